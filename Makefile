@@ -1,0 +1,39 @@
+# Each target makes the environment first if it is missing or older than its description.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.nlakit-installed
+
+# Modules of another environment must not get in front of those installed here.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: demo test check test-gpu clean
+
+demo: $(STAMP)
+	$(BIN)/nlakit run examples/demo.yaml --out runs/demo
+
+test: check
+	$(BIN)/python -m pytest -m "not gpu" --cov
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu
+
+# The environment goes only from its usual place, and runs/ is never touched.
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# PyTorch comes first and alone, so that no other package's requirement chooses its build.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "nlakit needs Python 3.11 or newer; found: $$($(PYTHON) --version 2>&1);" \
+	       "do: make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install torch==2.13.0 -c constraints.txt
+	$(BIN)/python -m pip install -e ".[test]" -c constraints.txt
+	touch $@

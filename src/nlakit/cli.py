@@ -1,0 +1,403 @@
+"""Parse, call one function, print what it made."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nlakit import __version__, pipeline
+from nlakit.config import RunConfig, dump_config, load_config
+from nlakit.errors import ConfigError, DataError, NlakitError
+from nlakit.rundir import FOLDERS, RunDir
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train, audit and use natural language autoencoders.",
+)
+console = Console(highlight=False)
+Target = Annotated[
+    str, typer.Argument(metavar="CONFIG|RUN", help="a YAML configuration, or a run folder")
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="override a setting")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="run folder; runs/NAME unless given")]
+Redo = Annotated[
+    list[str] | None, typer.Option("--redo", metavar="STAGE", help="replace a stage's result")
+]
+PairPath = Annotated[str, typer.Argument(metavar="PAIR", help="run or pair folder, or `demo`")]
+Format = Annotated[str, typer.Option("--format", help="table or jsonl")]
+Save = Annotated[Path | None, typer.Option("--save", help="write to this file (.jsonl, .parquet)")]
+Gate = Annotated[bool, typer.Option("--gate", help="exit 3 below content-sensitive")]
+
+
+def resolve(target: str, out: Path | None, sets: list[str] | None) -> tuple[RunConfig, Path]:
+    """Configuration and run folder of a command-line target."""
+    path = Path(target)
+    if path.is_dir():
+        if not (path / "config.yaml").exists():
+            raise ConfigError(f"{path} is no run folder", found="no config.yaml")
+        return load_config(path / "config.yaml", sets or []), out or path
+    config = load_config(path, sets or [])
+    return config, out or Path("runs") / config.name
+
+
+@app.command()
+def run(target: Target, sets: Sets = None, out: Out = None, redo: Redo = None) -> None:
+    """Run every stage: skip the finished, resume the half-done."""
+    config, path = resolve(target, out, sets)
+    _guarded(config, path, redo or [], pipeline.STAGES)
+    _print_results(path)
+
+
+def _guarded(config: RunConfig, path: Path, redo: list[str], stages: Any) -> None:
+    try:
+        pipeline.run(config, path, redo=redo, stages=stages)
+    except KeyboardInterrupt:
+        console.print("\nstopped; finished work is kept. Resume with the same command, or:")
+        console.print(f"  nlakit run {path}", markup=False)
+        raise typer.Exit(130) from None
+
+
+def _add_stage(name: str) -> None:
+    def command(target: Target, sets: Sets = None, out: Out = None, redo: bool = False) -> None:
+        config, path = resolve(target, out, sets)
+        _guarded(config, path, [name] if redo else [], (name,))
+
+    about = {
+        "corpus": "Read, clean and freeze the documents.",
+        "activations": "Read layer K of the subject at drawn positions.",
+        "split": "Assign documents to the parts av, ar, rl and test.",
+        "labels": "Describe every row in words.",
+        "tables": "Join vectors, parts and labels into training tables.",
+        "ar": "Train the reconstructor on labels.",
+        "av": "Train the verbalizer on labels.",
+        "pair": "Adapt the reconstructor to the verbalizer's own texts.",
+        "report": "Write the HTML report.",
+    }
+    app.command(name, help=about[name])(command)
+
+
+for _name in pipeline.STAGES:
+    if _name != "eval":
+        _add_stage(_name)
+
+
+@app.command("eval")
+def evaluate(
+    target: Target, sets: Sets = None, out: Out = None, redo: bool = False, gate: Gate = False
+) -> None:
+    """Score the pair beside its floors and give the verdict."""
+    config, path = resolve(target, out, sets)
+    _guarded(config, path, ["eval"] if redo else [], ("eval",))
+    results = _print_results(path)
+    if gate and results["verdict"]["word"] != "content-sensitive":
+        raise typer.Exit(3)
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """results.json of a run; RunError if the run is not evaluated."""
+    file = RunDir(path).need("eval") / "results.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+CONDITIONS = (
+    ("real", "AV text"),
+    ("label", "teacher label (ceiling)"),
+    ("mean", "floor: mean vector"),
+    ("empty", "floor: empty text"),
+    ("gibberish", "floor: gibberish"),
+    ("unrelated", "floor: unrelated sentences"),
+    ("other_row", "floor: another row's text"),
+    ("same_document", "copy control: other position, same document"),
+    ("last_token", "copy control: last token"),
+    ("last_10_tokens", "copy control: last 10 tokens"),
+)
+
+
+def _print_results(path: Path) -> dict[str, Any]:
+    results = read_results(path)
+    table = Table(title=f"{path}: {results['rows']['attempted']} held-out rows")
+    for column in ("the AR is fed", "FVE [95%]", "centred cosine [95%]", "cosine", "top-1"):
+        table.add_column(column, justify="left" if column.startswith("the") else "right")
+    for name, label in CONDITIONS:
+        found = results["scores"].get(name)
+        if found is None:
+            continue
+        top = found.get("retrieval")
+        table.add_row(
+            label,
+            _span(found["fve"]),
+            _span(found["centred_cosine"]),
+            f"{found['cosine']['mean']:.3f}",
+            f"{top['top1']:.2f} of {top['candidates']}" if top else "",
+        )
+    console.print(table)
+    gap, texts = results["av_loss"]["gap"], results["texts"]
+    console.print(
+        f"AV gap {_span(gap)} nats a token; {texts['unique']['full']:.0%} of texts unique, "
+        f"{texts['empty_share']:.0%} empty, {texts['loop_share']:.0%} with a loop",
+        markup=False,
+    )
+    gain = results["gains"]["centred_cosine"]
+    console.print(
+        f"content gain {_span(gain)} over {gain['best_floor']}", markup=False, soft_wrap=True
+    )
+    verdict = results["verdict"]
+    console.print(f"[bold]verdict: {verdict['word']}[/bold]")
+    for reason in verdict["reasons"]:
+        console.print(f"  {reason}", markup=False, soft_wrap=True)
+    report = path / FOLDERS["report"] / "report.html"
+    if report.exists():
+        console.print(f"report: {report}", markup=False, soft_wrap=True)
+    return results
+
+
+def _span(found: dict[str, Any]) -> str:
+    return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+@app.command()
+def status(target: Target, sets: Sets = None, out: Out = None) -> None:
+    """Say what is done, half-done or stale, with counts and times."""
+    config, path = resolve(target, out, sets)
+    rundir = RunDir(path)
+    rundir.check_format()
+    table = Table(title=str(path))
+    for column in ("stage", "state", "rows", "dropped", "seconds", "finished"):
+        table.add_column(column, justify="right" if column in ("rows", "seconds") else "left")
+    stale: list[str] = []
+    for item in pipeline.status(config, rundir):
+        manifest = item.manifest
+        stale += [f"{item.stage}: {change}" for change in item.changes]
+        dropped = manifest.rows.dropped if manifest else {}
+        table.add_row(
+            item.stage,
+            item.state,
+            f"{manifest.rows.kept}" if manifest else "",
+            ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n),
+            f"{manifest.seconds:.0f}" if manifest else "",
+            manifest.finished if manifest else "",
+        )
+    console.print(table)
+    for line in stale:
+        console.print(f"stale {line}", markup=False, soft_wrap=True)
+    holder = rundir.holder()
+    console.print(f"held by process {holder}" if holder else "no process holds this run")
+
+
+@app.command()
+def stop(path: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
+    """End the process, and its children, that hold a run; finished chunks stay."""
+    from nlakit.control import stop as stop_run
+
+    console.print(f"ended {stop_run(RunDir(path))} process(es); resume with nlakit run {path}")
+
+
+@app.command()
+def config(target: Annotated[str | None, typer.Argument(metavar="CONFIG|RUN")] = None) -> None:
+    """Print every setting: of a configuration resolved, or the defaults with their meaning."""
+    if target is not None:
+        typer.echo(dump_config(resolve(target, None, None)[0]), nl=False)
+        return
+    schema = RunConfig.model_json_schema()
+    _print_schema(schema, schema, "")
+
+
+def _print_schema(node: dict[str, Any], root: dict[str, Any], prefix: str) -> None:
+    for name, field in node.get("properties", {}).items():
+        reference = field.get("$ref") or field.get("allOf", [{}])[0].get("$ref")
+        if reference:
+            _print_schema(root["$defs"][reference.split("/")[-1]], root, f"{prefix}{name}.")
+            continue
+        default = json.dumps(field["default"], ensure_ascii=False) if "default" in field else "—"
+        about = field.get("description", "")
+        console.print(
+            f"[bold]{prefix}{name}[/bold] = {escape(default)}  [dim]{escape(about)}[/dim]",
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def plan(target: Target, sets: Sets = None, out: Out = None) -> None:
+    """Predict rows, tokens, FLOPs, disk, memory and time from a short calibration."""
+    from nlakit.plan import predict, table_of
+
+    settings, path = resolve(target, out, sets)
+    console.print(table_of(predict(settings, RunDir(path))))
+
+
+@app.command()
+def doctor() -> None:
+    """Examine versions, devices, precision, memory, disk, keys (by name) and known clashes."""
+    from nlakit.doctor import examine
+
+    found = examine()
+    table = Table(show_header=False)
+    colour = {"ok": "green", "note": "yellow", "problem": "red"}
+    for item in found:
+        mark = f"[{colour[item.status]}]{item.status}[/]"
+        advice = f"\n{item.advice}" if item.advice else ""
+        table.add_row(item.name, mark, escape(f"{item.detail}{advice}"))
+    console.print(table)
+    if any(item.status == "problem" for item in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    pair: PairPath,
+    text: Annotated[str | None, typer.Argument()] = None,
+    position: Annotated[
+        list[int] | None, typer.Option("--position", "-p", help="token index, may be negative")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="every token of the text")] = False,
+    vectors: Annotated[Path | None, typer.Option(help="Parquet or .npy of raw vectors")] = None,
+    format: Format = "table",
+    save: Save = None,
+) -> None:
+    """Put activations into words: of a text at positions, or raw vectors from a file."""
+    from nlakit.models.nla import NLA
+
+    if (text is None) == (vectors is None):
+        raise ConfigError("give a text or --vectors", found="both" if text else "neither")
+    what = read_vectors(vectors) if vectors else text
+    found = NLA.load(pair).explain(what, "all" if every else position or "last")  # type: ignore[arg-type]
+    emit(found.as_dicts(), format, save)
+
+
+@app.command()
+def reconstruct(
+    pair: PairPath,
+    texts: Annotated[list[str] | None, typer.Argument()] = None,
+    file: Annotated[Path | None, typer.Option(help="one explanation a line")] = None,
+    format: Format = "jsonl",
+    save: Save = None,
+) -> None:
+    """Turn explanations into vectors."""
+    from nlakit.models.nla import NLA
+
+    rows = read_lines(file) if file else list(texts or [])
+    if not rows:
+        raise ConfigError("give explanations, or --file")
+    made = NLA.load(pair).reconstruct(rows)
+    records = [
+        {"explanation": text, "activation_vector": vector.tolist()}
+        for text, vector in zip(rows, made, strict=True)
+    ]
+    emit(records, format, save)
+
+
+@app.command()
+def score(
+    pair: PairPath,
+    vectors: Annotated[Path, typer.Option(help="Parquet or .npy of raw vectors, a row a text")],
+    texts: Annotated[list[str] | None, typer.Argument()] = None,
+    file: Annotated[Path | None, typer.Option(help="one explanation a line")] = None,
+    format: Format = "table",
+    save: Save = None,
+) -> None:
+    """Score explanations against vectors, with the empty text as floor beside each."""
+    from nlakit.models.nla import NLA
+
+    rows = read_lines(file) if file else list(texts or [])
+    real = read_vectors(vectors)
+    nla = NLA.load(pair)
+    found = nla.score(rows, real)
+    floors = nla.score([""] * len(rows), real)
+    records = [
+        {"explanation": text, **vars(one), "empty_centred_cosine": floor.centred_cosine}
+        for text, one, floor in zip(rows, found, floors, strict=True)
+    ]
+    emit(records, format, save)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file; DataError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}", found=str(error)) from error
+
+
+def read_vectors(path: Path) -> Any:
+    """Raw vectors `(n, d)` from a .npy file or the activation_vector column of a Parquet file."""
+    import numpy as np
+
+    from nlakit.parquet import matrix, read_table
+
+    if path.suffix == ".npy":
+        try:
+            found = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {path}", found=str(error)) from error
+        if found.ndim not in (1, 2):
+            raise DataError("vectors must be (n, d)", found=f"shape {found.shape}")
+        return np.atleast_2d(found)
+    return matrix(read_table(path))
+
+
+def emit(records: list[dict[str, Any]], format: str, save: Path | None) -> None:
+    """Print records as a table or JSON lines, or write them to a file."""
+    if save is not None and save.suffix == ".parquet":
+        import pyarrow as pa
+
+        from nlakit.parquet import write_table
+
+        write_table(save, pa.Table.from_pylist(records))
+        return
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    if save is not None:
+        from nlakit.rundir import atomic_write
+
+        atomic_write(save, lines)
+        return
+    if format == "jsonl":
+        typer.echo(lines, nl=False)
+        return
+    if format != "table":
+        raise ConfigError("unknown --format", found=format, do="table or jsonl")
+    table = Table()
+    shown = [name for name in records[0] if name not in ("token_id", "activation_vector")]
+    for name in shown:
+        table.add_column(name, overflow="fold")
+    for record in records:
+        table.add_row(*(escape(_cell(record[name])) for name in shown))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version")] = False) -> None:
+    if version:
+        console.print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: user mistakes are one line on standard error and exit code 2."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        app()
+    except NlakitError as error:
+        Console(stderr=True, highlight=False).print(
+            f"[red]error:[/red] {escape(str(error))}", soft_wrap=True
+        )
+        sys.exit(2)

@@ -1,0 +1,266 @@
+"""One frozen pydantic model a stage; YAML plus `--set a.b=c`; unknown keys are errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nlakit.errors import ConfigError
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of all settings: immutable, and a misspelt key is an error, not a silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SubjectConfig(Section):
+    """The model whose activations are read."""
+
+    model: str = Field("gemma-3-270m", description="embedded name, local folder or hub id")
+    revision: str | None = Field(None, description="hub revision")
+    layer: Count = Field(12, description="K, 0-based block; reads the output of block K")
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:0, mps")
+    trust_remote_code: bool = False
+
+
+class SourceConfig(Section):
+    """One source of documents: the embedded demo corpus, a file or a Hugging Face dataset."""
+
+    path: str = Field("demo", description="'demo', a .txt/.jsonl/.csv/.parquet file, a folder")
+    dataset: str | None = Field(None, description="Hugging Face dataset name, streamed")
+    subset: str | None = None
+    dataset_split: str = "train"
+    text_column: str = "text"
+    id_column: str | None = None
+    family: str | None = Field(None, description="source_family of all documents of the source")
+    family_column: str | None = None
+    weight: float = Field(1.0, gt=0, description="share in the mix, relative to other sources")
+    limit: Positive | None = Field(None, description="documents read from this source at most")
+
+
+class CorpusConfig(Section):
+    sources: tuple[SourceConfig, ...] = (SourceConfig(),)
+    max_documents: Positive | None = None
+    min_characters: Count = 400
+    near_duplicate_share: Share = Field(
+        0.5, description="drop a document sharing this much of its 8-word shingles with another"
+    )
+
+
+class ActivationsConfig(Section):
+    positions_per_document: Positive = 8
+    skip_first: Count = Field(50, description="tokens of a document that are never sampled")
+    max_tokens: Positive = Field(256, description="tokens of a document that are read")
+    extra_layers: tuple[Count, ...] = Field((), description="more layers taken in the same pass")
+    expected_tokens: Count = Field(
+        5, description="the subject's likeliest next tokens kept a row; 0 skips blocks above K"
+    )
+    tokens_per_batch: Positive = 2048
+    documents_per_chunk: Positive = 128
+
+
+class SplitConfig(Section):
+    """Shares of the documents; they are normalised to sum to one."""
+
+    av: Share = 0.40
+    ar: Share = 0.40
+    rl: Share = 0.08
+    test: Share = 0.12
+
+
+class LabelsConfig(Section):
+    labeler: Literal["offline"] = "offline"
+    min_words: Positive = 6
+    max_duplicate_share: Share = Field(
+        0.05, description="labelling fails above this share of labels equal to another's"
+    )
+    rows_per_chunk: Positive = 2000
+
+
+class TablesConfig(Section):
+    marker: str | None = Field(None, description="marker character; found by search if not given")
+    av_template: str = "<concept>{marker}</concept> <explanation>"
+    av_close: str = "</explanation>"
+    ar_template: str = "Summary of the following text: <text>{explanation}</text> <summary>"
+
+
+class Phase(Section):
+    """A stretch of training with one learning-rate schedule."""
+
+    steps: Positive
+    lr: float = Field(gt=0)
+    schedule: Literal["cosine", "constant", "linear"] = "cosine"
+    warmup: Count = 10
+    end_factor: Share = Field(0.1, description="learning rate at the end, as a share of lr")
+
+
+class LoraConfig(Section):
+    r: Positive = 32
+    alpha: float = Field(64.0, gt=0)
+
+
+class TrainConfig(Section):
+    """What every training stage shares."""
+
+    phases: tuple[Phase, ...]
+    batch_rows: Positive = 16
+    accumulation: Positive = 1
+    max_tokens: Positive = Field(256, description="longer texts are cut")
+    lora: LoraConfig = LoraConfig()
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    gradient_checkpointing: bool = False
+    checkpoint_every: Positive = 50
+    measure_every: Positive = 50
+    measure_rows: Positive = 64
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+
+    @property
+    def steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+
+class ARConfig(TrainConfig):
+    phases: tuple[Phase, ...] = (Phase(steps=250, lr=3e-4),)
+    blocks: Positive | None = Field(None, description="AR depth; K + 1 unless given")
+    contrastive_weight: float = Field(0.1, ge=0)
+    contrastive_temperature: float = Field(0.1, gt=0)
+
+
+class AVConfig(TrainConfig):
+    phases: tuple[Phase, ...] = (Phase(steps=160, lr=3e-4),)
+    centring: bool = Field(True, description="inject u - mean unit vector instead of u")
+    scale: Literal["embedding"] | float = Field(
+        "embedding", description="norm of the injected vector: the token embeddings', or a number"
+    )
+    allow_any_scale: bool = Field(False, description="skip the scale gate")
+    max_new_tokens: Positive = 96
+    no_repeat_ngram: Count = Field(0, description="no token n-gram twice in a text; 0 is off")
+
+
+class PairConfig(TrainConfig):
+    """Adaptation of the AR to the AV's own texts for training rows."""
+
+    phases: tuple[Phase, ...] = (Phase(steps=60, lr=1e-4),)
+    rows: Positive = Field(480, description="training rows whose AV text is generated")
+    label_share: Share = Field(0.25, description="share of each batch that keeps teacher labels")
+    generate_batch: Positive = 48
+    contrastive_weight: float = Field(0.1, ge=0)
+    contrastive_temperature: float = Field(0.1, gt=0)
+
+
+class EvalConfig(Section):
+    rows: Positive = 96
+    av_control_rows: Positive = Field(32, description="rows decoded under each AV control")
+    generate_batch: Positive = 48
+    bootstrap: Positive = 2000
+    permutations: Positive = 1000
+
+
+class ReportConfig(Section):
+    rows: Positive = Field(20, description="rows shown in full")
+
+
+class RunConfig(Section):
+    """Everything that decides what a run computes."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = 0
+    subject: SubjectConfig = SubjectConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    activations: ActivationsConfig = ActivationsConfig()
+    split: SplitConfig = SplitConfig()
+    labels: LabelsConfig = LabelsConfig()
+    tables: TablesConfig = TablesConfig()
+    ar: ARConfig = ARConfig()
+    av: AVConfig = AVConfig()
+    pair: PairConfig = PairConfig()
+    eval: EvalConfig = EvalConfig()
+    report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _positions_exist(self) -> RunConfig:
+        if self.activations.max_tokens <= self.activations.skip_first:
+            raise ValueError("activations.max_tokens must exceed activations.skip_first")
+        return self
+
+
+def config_hash(config: RunConfig, sections: Sequence[str]) -> str:
+    """SHA-256 of the named sections: what a stage's result depends on besides its parents."""
+    data = config.model_dump(mode="json")
+    picked = {name: data[name] for name in sections}
+    return hashlib.sha256(json.dumps(picked, sort_keys=True).encode()).hexdigest()
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML configuration and apply `a.b=c` overrides (values are parsed as YAML).
+
+    Raises ConfigError for a missing file, broken YAML, an unknown key or a bad value.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}",
+            found=error.strerror,
+            do="give the path of a YAML file; examples/ has some",
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML", found=str(error).replace("\n", " ")) from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} is not a mapping of settings", found=type(data).__name__)
+    for override in overrides:
+        _apply_override(data, override)
+    data.setdefault("name", path.stem)
+    return parse_config(data, where=str(path))
+
+
+def parse_config(data: dict[str, Any], where: str = "configuration") -> RunConfig:
+    """Validate a mapping; every problem goes into one ConfigError."""
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in item['loc']) or 'top level'}: {item['msg']}"
+            + (f" (got {item['input']!r})" if item["type"] != "missing" else "")
+            for item in error.errors()
+        ]
+        raise ConfigError(
+            f"{where} has {len(problems)} bad setting(s)",
+            found=" | ".join(problems),
+            do="`nlakit config` prints every setting with its meaning and default",
+        ) from error
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError("--set takes a.b=value", found=override)
+    *parents, leaf = key.split(".")
+    node: Any = data
+    for part in parents:
+        node = node.setdefault(part, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {key}: {part} is not a section", found=override)
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: the value is not YAML", found=value) from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,40 @@
+"""What a user can get wrong, as typed errors.
+
+Each message says what is wrong, what was found, and what to do. The command line prints it
+without a traceback and exits 2. `assert` is for nlakit's own invariants only.
+"""
+
+from __future__ import annotations
+
+
+class NlakitError(Exception):
+    """Base of every error a user can cause and a user can mend."""
+
+    def __init__(self, what: str, *, found: object = None, do: str = "") -> None:
+        self.what, self.found, self.do = what, found, do
+        parts = [what]
+        if found is not None:
+            parts.append(f"found: {found}")
+        if do:
+            parts.append(f"do: {do}")
+        super().__init__("; ".join(parts))
+
+
+class ConfigError(NlakitError):
+    """A setting is unknown, misspelt, out of range or contradicts another."""
+
+
+class DataError(NlakitError):
+    """A corpus, table or vector file cannot be used as it is."""
+
+
+class ModelError(NlakitError):
+    """A model, tokenizer or checkpoint cannot be used as it is."""
+
+
+class ContractError(ModelError):
+    """A checkpoint or table disagrees with its nla_meta.yaml or with the live tokenizer."""
+
+
+class RunError(NlakitError):
+    """The run folder is stale, locked, incomplete or of another version."""

@@ -1,0 +1,112 @@
+"""Cached decoding: one prefill, then one token a step, finished rows leave the batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How texts are drawn. Temperature 0 is greedy; `seed` keys the draws of row i by (seed, i).
+
+    no_repeat_ngram k forbids a k-gram of tokens to occur twice in one text; 0 is off.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    no_repeat_ngram: int = 0
+
+
+def decode(
+    model: Any,
+    decoder: Any,
+    prompt: torch.Tensor,
+    close: list[int],
+    decoding: Decoding,
+    first_row: int = 0,
+) -> list[list[int]]:
+    """Token ids a row, without the closing tag, for equal-length prompts `(b, t)`.
+
+    A row ends at the closing tag's ids, at an end-of-sequence token, or at the token limit.
+    """
+    head = model.get_output_embeddings().weight
+    ends = _end_ids(model)
+    cache = DynamicCache(config=decoder.config)
+    made: list[list[int]] = [[] for _ in range(len(prompt))]
+    alive = list(range(len(prompt)))
+    generators = _generators(decoding, first_row, len(prompt), prompt.device)
+    ids = prompt
+    for _ in range(decoding.max_new_tokens):
+        hidden = decoder(input_ids=ids, past_key_values=cache, use_cache=True)[0][:, -1]
+        logits = hidden @ head.T
+        _ban_repeats(logits, [made[row] for row in alive], decoding.no_repeat_ngram)
+        tokens = _choose(logits, decoding.temperature, [generators[row] for row in alive])
+        keep = []
+        for index, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
+            text = made[row]
+            if token in ends:
+                continue
+            text.append(token)
+            if close and text[-len(close) :] == close:
+                del text[-len(close) :]
+                continue
+            keep.append(index)
+        if not keep:
+            break
+        if len(keep) < len(alive):
+            kept = torch.tensor(keep, device=ids.device)
+            cache.batch_select_indices(kept)
+            tokens = tokens[kept]
+            alive = [alive[index] for index in keep]
+        ids = tokens[:, None]
+    return made
+
+
+def _end_ids(model: Any) -> set[int]:
+    found = getattr(model.generation_config, "eos_token_id", None)
+    if found is None:
+        found = model.config.eos_token_id
+    return set(found) if isinstance(found, list) else {found} - {None}
+
+
+def _generators(
+    decoding: Decoding, first_row: int, count: int, device: torch.device
+) -> list[torch.Generator | None]:
+    if decoding.temperature == 0:
+        return [None] * count
+    made: list[torch.Generator | None] = []
+    for row in range(first_row, first_row + count):
+        generator = torch.Generator(device=device)
+        generator.manual_seed((decoding.seed * 1_000_003 + row) % 2**63)
+        made.append(generator)
+    return made
+
+
+def _choose(
+    logits: torch.Tensor, temperature: float, generators: list[torch.Generator | None]
+) -> torch.Tensor:
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    chances = torch.softmax(logits.float() / temperature, dim=-1)
+    drawn = [
+        torch.multinomial(row, 1, generator=generator)
+        for row, generator in zip(chances, generators, strict=True)
+    ]
+    return torch.cat(drawn)
+
+
+def _ban_repeats(logits: torch.Tensor, texts: list[list[int]], size: int) -> None:
+    if size < 2:
+        return
+    for row, text in enumerate(texts):
+        if len(text) < size:
+            continue
+        tail = text[-(size - 1) :]
+        for start in range(len(text) - size + 1):
+            if text[start : start + size - 1] == tail:
+                logits[row, text[start + size - 1]] = -torch.inf

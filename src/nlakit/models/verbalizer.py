@@ -1,0 +1,187 @@
+"""The AV: activation in, explanation out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from nlakit.config import LoraConfig
+from nlakit.core.contract import FILE, Contract
+from nlakit.core.injection import inject, marker_rows
+from nlakit.core.prompts import encode
+from nlakit.errors import ContractError, DataError
+from nlakit.models.decode import Decoding, decode
+from nlakit.models.head import chunked_nll
+from nlakit.models.lora import add_lora, load_adapter, read_lora_config, save_adapter
+from nlakit.models.reconstructor import pad_right
+from nlakit.models.subject import Subject, decoder_of, shared_copy
+
+
+class Verbalizer(nn.Module):
+    """The whole subject with adapters; the marker's embedding carries the activation.
+
+    mean: ū `(d,)`, subtracted from unit vectors if the contract says so.
+    """
+
+    def __init__(
+        self, subject: Subject, contract: Contract, mean: NDArray[Any], lora: LoraConfig, seed: int
+    ) -> None:
+        super().__init__()
+        self.contract, self.tokenizer, self.device = contract, subject.tokenizer, subject.device
+        contract.check_width(subject.d_model, "the subject")
+        contract.check_width(len(mean), "the mean unit vector")
+        contract.check_tokenizer(subject.tokenizer)
+        self.mean = torch.as_tensor(np.asarray(mean), dtype=torch.float32, device=self.device)
+        model = shared_copy(subject.model)
+        self.model: Any = add_lora(model, lora, seed)
+        self.decoder: Any = decoder_of(model)
+        self.prompt = encode(self.tokenizer, contract.av_prompt(), special=True)
+        self.close = encode(self.tokenizer, contract.nlakit.av_close, special=False)
+        self._pending: torch.Tensor | None = None
+        model.get_input_embeddings().register_forward_hook(self._hook)
+
+    def _hook(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> Any:
+        if self._pending is None:
+            return None
+        ids, vectors, tokens = args[0], self._pending, self.contract.tokens
+        if ids.shape[1] == 1 and not bool((ids == tokens.injection_token_id).any()):
+            return None  # a decode step: the marker lies in the cache already
+        rows, columns = marker_rows(
+            ids,
+            tokens.injection_token_id,
+            tokens.injection_left_neighbor_id,
+            tokens.injection_right_neighbor_id,
+            len(vectors),
+        )
+        order = torch.argsort(rows)
+        return inject(output, rows[order], columns[order], vectors)
+
+    @contextmanager
+    def injecting(self, injected: torch.Tensor | None) -> Iterator[None]:
+        """Forwards inside the body replace the marker rows by `injected` `(b, d)`; None leaves
+        the marker's own embedding (the no-injection control)."""
+        self._pending = injected
+        try:
+            yield
+        finally:
+            self._pending = None
+
+    def scaled(self, vectors: NDArray[Any] | torch.Tensor) -> torch.Tensor:
+        """Raw activations `(n, d)` to injected vectors `(n, d)` on the AV's device.
+
+        Raises ContractError for another width, DataError for zero or non-finite rows.
+        """
+        raw = torch.as_tensor(np.asarray(vectors), dtype=torch.float32, device=self.device)
+        self.contract.check_width(raw.shape[-1], "the vectors")
+        norms = raw.norm(dim=-1)
+        if not bool((torch.isfinite(norms) & (norms > 0)).all()):
+            raise DataError(
+                "vectors without a direction (zero or not finite)",
+                found=f"{int((~(torch.isfinite(norms) & (norms > 0))).sum())} of {len(raw)} rows",
+                do="drop these rows",
+            )
+        return self.contract.scaling.apply(raw, self.mean)
+
+    def response_ids(self, explanation: str, max_tokens: int) -> list[int]:
+        """Token ids that follow the prompt: the explanation, cut if long, and the closing tag."""
+        # Encoded apart, so that the tag never merges with the text before it.
+        ids = encode(self.tokenizer, explanation.strip(), special=False)
+        return ids[: max_tokens - len(self.prompt) - len(self.close)] + self.close
+
+    def nll(self, injected: torch.Tensor | None, responses: Sequence[Sequence[int]]) -> torch.Tensor:
+        """−log p of each response token in nats, all rows in one vector, row after row."""
+        rows = [[*self.prompt, *response] for response in responses]
+        if any(self.contract.tokens.injection_token_id in response for response in responses):
+            raise ContractError("a label contains the marker", do="drop such rows")
+        ids = pad_right(rows, 0, self.device)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        places = torch.arange(ids.shape[1], device=self.device)[None]
+        mask = (places < lengths[:, None]).long()
+        with self.injecting(injected):
+            hidden = self.decoder(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+        labelled = (places >= len(self.prompt)) & (places < lengths[:, None])
+        before = torch.roll(labelled, -1, dims=1)
+        before[:, -1] = False
+        head = self.model.get_output_embeddings()
+        softcap = getattr(self.model.config, "final_logit_softcapping", None)
+        return chunked_nll(hidden[before], head.weight, ids[labelled], softcap)
+
+    @torch.no_grad()
+    def label_loss(
+        self, injected: torch.Tensor, texts: Sequence[str], *, max_tokens: int = 256, batch: int = 16
+    ) -> NDArray[np.float64]:
+        """Mean −log p a token of each explanation given its injected vector: `(n,)` nats."""
+        responses = [self.response_ids(text, max_tokens) for text in texts]
+        means: list[float] = []
+        for start in range(0, len(responses), batch):
+            chunk = responses[start : start + batch]
+            losses = self.nll(injected[start : start + batch], chunk)
+            means += [float(part.mean()) for part in losses.split([len(row) for row in chunk])]
+        return np.array(means)
+
+    @torch.no_grad()
+    def explain(
+        self,
+        vectors: NDArray[Any] | torch.Tensor | None,
+        *,
+        count: int | None = None,
+        batch: int = 32,
+        decoding: Decoding | None = None,
+        on_batch: Any = None,
+    ) -> list[str]:
+        """Explanations of raw activations `(n, d)`, in their order.
+
+        With `vectors` None, `count` texts are written without injection (a control).
+        """
+        injected = None if vectors is None else self.scaled(vectors)
+        return self.write(injected, count or 0, batch, decoding or self.decoding(), on_batch)
+
+    @torch.no_grad()
+    def write(
+        self,
+        injected: torch.Tensor | None,
+        count: int,
+        batch: int,
+        decoding: Decoding,
+        on_batch: Any = None,
+    ) -> list[str]:
+        """Explanations of injected vectors `(n, d)`, already scaled."""
+        total = count if injected is None else len(injected)
+        texts: list[str] = []
+        for start in range(0, total, batch):
+            size = min(batch, total - start)
+            chunk = None if injected is None else injected[start : start + size]
+            ids = torch.tensor([self.prompt] * size, device=self.device)
+            with self.injecting(chunk):
+                found = decode(self.model, self.decoder, ids, self.close, decoding, start)
+            texts += [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in found]
+            if on_batch:
+                on_batch(size)
+        return texts
+
+    def decoding(self) -> Decoding:
+        """Greedy decoding with the limits of the contract."""
+        recorded = self.contract.nlakit
+        return Decoding(recorded.max_new_tokens, no_repeat_ngram=recorded.no_repeat_ngram)
+
+    def save(self, folder: Path) -> None:
+        """Adapter and sidecar."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_adapter(self.model, folder)
+        self.contract.write(folder / FILE)
+
+    @classmethod
+    def load(
+        cls, subject: Subject, contract: Contract, mean: NDArray[Any], folder: Path
+    ) -> Verbalizer:
+        """Load what `save` wrote; ContractError if it does not fit the subject."""
+        made = cls(subject, contract, mean, read_lora_config(folder), seed=0)
+        load_adapter(made.model, folder)
+        return made.eval()

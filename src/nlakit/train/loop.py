@@ -1,0 +1,231 @@
+"""One training loop for every half: accumulation, clipping, exact resume, metrics.
+
+The batch of a step is a pure function of (seed, step), so the data position is the step itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from nlakit.config import TrainConfig
+from nlakit.errors import ModelError, RunError
+from nlakit.progress import ticker
+from nlakit.rundir import atomic_write
+from nlakit.train.optimizer import MasterAdamW, learning_rate
+
+KEEP_CHECKPOINTS = 2
+WINDOW = 16
+GIVE_UP_AFTER = 20
+
+
+class Task(Protocol):
+    """What a half brings to the loop."""
+
+    module: nn.Module
+
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each training row: rows of similar length share a batch."""
+        ...
+
+    def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss of a batch of row indices, and numbers to log."""
+        ...
+
+    def measure(self) -> dict[str, float]:
+        """Measures on held-out documents."""
+        ...
+
+
+def batch_at(step: int, lengths: Sequence[int], batch: int, seed: int) -> list[int]:
+    """Row indices of the `step`-th batch: shuffled each epoch, similar lengths together.
+
+    Rows are shuffled, cut into windows of 16 batches, sorted by length inside a window and cut
+    into batches, whose order is shuffled again. The rest that fills no batch waits for the next
+    epoch's shuffle.
+    """
+    per_epoch = len(lengths) // batch
+    if per_epoch == 0:
+        raise RunError(
+            "fewer training rows than one batch",
+            found=f"{len(lengths)} rows, batch {batch}",
+            do="use more documents or a smaller batch_rows",
+        )
+    epoch, place = divmod(step, per_epoch)
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))[: per_epoch * batch]
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), WINDOW * batch):
+        window = order[start : start + WINDOW * batch]
+        window = window[np.argsort([lengths[row] for row in window], kind="stable")]
+        batches += [window[i : i + batch] for i in range(0, len(window), batch)]
+    return [int(row) for row in batches[rng.permutation(len(batches))[place]]]
+
+
+def trend(losses: Sequence[float]) -> dict[str, float | bool]:
+    """Linear fit of the raw loss over the steps; descending if slope < −0.002 a step and
+    R² ≥ 0.10 (the rule of the Gemma-4-E2B card). A falling loss alone proves nothing."""
+    finite = [(step, loss) for step, loss in enumerate(losses) if math.isfinite(loss)]
+    if len(finite) < 3:
+        return {"slope": 0.0, "r2": 0.0, "descending": False}
+    x, y = np.array(finite, dtype=np.float64).T
+    slope, intercept = np.polyfit(x, y, 1)
+    spread = float(((y - y.mean()) ** 2).sum())
+    r2 = 1 - float(((y - slope * x - intercept) ** 2).sum()) / spread if spread else 0.0
+    descending = bool(slope < -0.002 and r2 >= 0.10)
+    return {"slope": float(slope), "r2": float(r2), "descending": descending}
+
+
+class Trainer:
+    """Trains a task in a stage folder; `run` resumes from the newest checkpoint there."""
+
+    def __init__(self, task: Task, config: TrainConfig, folder: Path, seed: int) -> None:
+        self.task, self.config, self.folder, self.seed = task, config, folder, seed
+        self.accelerator = Accelerator(
+            gradient_accumulation_steps=config.accumulation,
+            log_with=list(config.trackers) or None,
+            project_dir=str(folder) if config.trackers else None,
+        )
+        named = [(n, p) for n, p in task.module.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in named]
+        self.optimizer = MasterAdamW([p for _, p in named], config.weight_decay)
+        self.records: list[dict[str, Any]] = []
+        self.skipped = 0
+
+    def run(self, label: str) -> dict[str, Any]:
+        """Train to the last step; returns the summary that goes into `training.json`.
+
+        Raises ModelError if 20 steps in a row had a gradient that is not finite.
+        """
+        config = self.config
+        first = self._resume()
+        lengths = list(self.task.lengths())
+        if config.trackers:
+            self.accelerator.init_trackers(label, config=config.model_dump(mode="json"))
+        bad_in_a_row = 0
+        with ticker(label, config.steps, "steps") as progress:
+            progress.skip(first)
+            for step in range(first, config.steps):
+                record = self._step(step, lengths)
+                bad_in_a_row = bad_in_a_row + 1 if record["skipped"] else 0
+                if bad_in_a_row >= GIVE_UP_AFTER:
+                    raise ModelError(
+                        f"{GIVE_UP_AFTER} steps in a row had no finite gradient",
+                        found=f"step {step}",
+                        do="lower the learning rate, or use bfloat16 or float32",
+                    )
+                done = step + 1
+                if done % config.measure_every == 0 or done == config.steps:
+                    record |= self._measure()
+                self.records.append(record)
+                if config.trackers:
+                    self.accelerator.log(record, step=step)
+                if done % config.checkpoint_every == 0 and done < config.steps:
+                    self._save(done)
+                progress.advance(1, _note(record))
+        return self._finish()
+
+    def _step(self, step: int, lengths: Sequence[int]) -> dict[str, Any]:
+        config, world = self.config, self.accelerator.num_processes
+        self.task.module.train()
+        losses, extras = [], {}
+        for micro in range(config.accumulation):
+            index = (step * config.accumulation + micro) * world + self.accelerator.process_index
+            rows = batch_at(index, lengths, config.batch_rows, self.seed)
+            loss, extras = self.task.loss(rows)
+            self.accelerator.backward(loss)
+            losses.append(float(loss.detach()))
+        self._share_gradients()
+        rate = learning_rate(config.phases, step)
+        norm = self.optimizer.step(rate, config.clip_norm)
+        skipped = not math.isfinite(norm)
+        self.skipped += skipped
+        mean = sum(losses) / len(losses)
+        record = {"step": step + 1, "loss": round(mean, 6), "lr": rate, "skipped": skipped}
+        return record | {"grad_norm": norm if math.isfinite(norm) else None} | extras
+
+    def _share_gradients(self) -> None:
+        """Average gradients over processes: adapters are small, so one reduction a step is cheap
+        and no wrapper stands between the loop and the half's own methods."""
+        if self.accelerator.num_processes == 1:
+            return
+        for parameter in self.optimizer.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")  # type: ignore[assignment]
+
+    def _measure(self) -> dict[str, float]:
+        self.task.module.eval()
+        with torch.no_grad():
+            return {name: round(value, 6) for name, value in self.task.measure().items()}
+
+    def _save(self, step: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        parent = self.folder / "checkpoints"
+        target, temporary = parent / f"step-{step:06d}", parent / ".writing"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        state = {
+            "step": step,
+            "names": self.names,
+            "optimizer": self.optimizer.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "records": json.dumps(self.records),
+        }
+        torch.save(state, temporary / "state.pt")
+        temporary.rename(target)
+        self._write_metrics()
+        for old in sorted(parent.glob("step-*"))[:-KEEP_CHECKPOINTS]:
+            shutil.rmtree(old)
+
+    def _resume(self) -> int:
+        found = sorted((self.folder / "checkpoints").glob("step-*"))
+        if not found:
+            return 0
+        state = torch.load(found[-1] / "state.pt", weights_only=True, map_location="cpu")
+        if state["names"] != self.names:
+            raise RunError(
+                "the checkpoint belongs to another set of adapters",
+                found=str(found[-1]),
+                do="redo the stage",
+            )
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["torch_rng"])
+        self.records = json.loads(state["records"])
+        self.skipped = sum(bool(record["skipped"]) for record in self.records)
+        return int(state["step"])
+
+    def _write_metrics(self) -> None:
+        lines = [json.dumps(record) for record in self.records]
+        atomic_write(self.folder / "metrics.jsonl", "\n".join(lines) + "\n")
+
+    def _finish(self) -> dict[str, Any]:
+        self._write_metrics()
+        self.task.module.eval()
+        last = self.records[-1] if self.records else {}
+        summary = {
+            "steps": self.config.steps,
+            "skipped_steps": self.skipped,
+            "trend": trend([record["loss"] for record in self.records]),
+            "last": last,
+        }
+        atomic_write(self.folder / "training.json", json.dumps(summary, indent=1) + "\n")
+        if self.config.trackers:
+            self.accelerator.end_training()
+        return summary
+
+
+def _note(record: dict[str, Any]) -> str:
+    shown = [f"loss {record['loss']:.3f}"]
+    shown += [f"{k} {v:.3f}" for k, v in record.items() if k.startswith(("fve_", "gap_"))]
+    return " ".join(shown)

@@ -1,0 +1,104 @@
+"""Adapt the AR to the AV's own texts.
+
+An AR that saw only labels is overconfident on AV texts: their words are right less often. A short
+training on AV texts for training rows, labels mixed in, teaches it how far to trust them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nlakit.config import PairConfig, RunConfig
+from nlakit.core.contract import read_contract
+from nlakit.models.reconstructor import Reconstructor
+from nlakit.models.subject import Subject, load_subject
+from nlakit.models.verbalizer import Verbalizer
+from nlakit.progress import ticker
+from nlakit.rows import TableRows, read_mean, read_rows
+from nlakit.rundir import Rows, RunDir, atomic_write, stage
+from nlakit.train.ar import ARTask, copy_mean
+from nlakit.train.loop import Trainer
+
+TEXTS_FILE = "av_texts.jsonl"
+
+
+def chosen_rows(rundir: RunDir, settings: PairConfig) -> tuple[TableRows, TableRows]:
+    """Rows to adapt on, and rows held out of the adaptation to measure it.
+
+    Held out are the first of `rl`. Adapted on are the rest of `rl`, which neither half has seen,
+    then rows of `ar`, which the AV has not seen: its texts there are as wrong as on new rows.
+    """
+    rl, ar = read_rows(rundir, "rl")[0], read_rows(rundir, "ar")[0]
+    cut = min(settings.measure_rows, len(rl) // 2)
+    fresh = rl.take(range(cut, min(len(rl), cut + settings.rows)))
+    return fresh.join(ar.head(settings.rows - len(fresh))), rl.head(cut)
+
+
+def write_texts(
+    settings: PairConfig, rows: TableRows, rundir: RunDir, folder: Path, subject: Subject
+) -> list[str]:
+    """AV texts of rows, kept a batch at a time so that a restart loses one batch."""
+    file = folder / TEXTS_FILE
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    done = [json.loads(line)["text"] for line in lines]
+    if len(done) == len(rows):
+        return done
+    source = rundir.need("av")
+    verbalizer = Verbalizer.load(subject, read_contract(source), read_mean(source), source)
+    size = settings.generate_batch
+    with ticker("AV texts", len(rows)) as progress:
+        progress.skip(len(done))
+        for start in range(len(done), len(rows), size):
+            done += verbalizer.explain(rows.vectors[start : start + size], batch=size)
+            _write_lines(file, rows.row_ids, done)
+            progress.advance(len(done) - start)
+    return done
+
+
+def _write_lines(file: Path, row_ids: Sequence[str], texts: Sequence[str]) -> None:
+    records = [{"row_id": row, "text": text} for row, text in zip(row_ids, texts, strict=False)]
+    atomic_write(file, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+
+
+def with_labels(rows: TableRows, rundir: RunDir, share: float) -> TableRows:
+    """`rows` plus rows of `ar` with their labels, which make up `share` of the whole."""
+    count = round(len(rows) * share / max(1 - share, 0.05))
+    ar = read_rows(rundir, "ar")[0]
+    return rows.join(ar.take(range(max(len(ar) - count, 0), len(ar))))
+
+
+@stage("pair", parents=("tables", "ar", "av"), sections=("pair", "subject", "seed"))
+def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
+    """Write `ar/` (adapted) and `av/` (as trained): the pair that is evaluated and used."""
+    settings = config.pair
+    subject = load_subject(config.subject)
+    rows, held_out = chosen_rows(rundir, settings)
+    texts = write_texts(settings, held_out.join(rows), rundir, folder, subject)
+    held_out = dataclasses.replace(held_out, texts=texts[: len(held_out)])
+    rows = dataclasses.replace(rows, texts=texts[len(held_out) :])
+    inputs = with_labels(rows, rundir, settings.label_share)
+
+    source = rundir.need("ar")
+    module = Reconstructor.load(subject, read_contract(source), source)
+    task = ARTask(module, inputs.texts, inputs.vectors, held_out, read_mean(source), settings)
+    summary = Trainer(task, settings, folder, config.seed).run("pair")
+    parent = rundir.manifest("ar")
+    module.contract.nlakit.parent = f"ar:{parent.identity()}" if parent else None
+    module.contract.nlakit.scores = {"held_out_av_texts": summary["last"]}
+    module.save(folder / "ar")
+    copy_mean(rundir, folder / "ar")
+    _copy_half(rundir.need("av"), folder / "av")
+    return Rows(entered=len(inputs), kept=len(inputs))
+
+
+def _copy_half(source: Path, target: Path) -> None:
+    names = ("checkpoints", "manifest.json", "begin.json", "training.json", "metrics.jsonl", ".*")
+    shutil.copytree(
+        source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*names)
+    )
