@@ -26,7 +26,7 @@ test-gpu: $(STAMP)
 # The environment goes only from its usual place, and runs/ is never touched.
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
-	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PyTorch comes first and alone, so that no other package's requirement chooses its build.
 $(STAMP): pyproject.toml constraints.txt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -100,7 +101,7 @@ class Phase(Section):
     """A stretch of training with one learning-rate schedule."""
 
     steps: Positive
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, allow_inf_nan=False)
     schedule: Literal["cosine", "constant", "linear"] = "cosine"
     warmup: Count = 10
     end_factor: Share = Field(0.1, description="learning rate at the end, as a share of lr")
@@ -114,7 +115,7 @@ class LoraConfig(Section):
 class TrainConfig(Section):
     """What every training stage shares."""
 
-    phases: tuple[Phase, ...]
+    phases: tuple[Phase, ...] = Field(min_length=1)
     batch_rows: Positive = 16
     accumulation: Positive = 1
     max_tokens: Positive = Field(256, description="longer texts are cut")
@@ -133,14 +134,14 @@ class TrainConfig(Section):
 
 
 class ARConfig(TrainConfig):
-    phases: tuple[Phase, ...] = (Phase(steps=250, lr=3e-4),)
+    phases: tuple[Phase, ...] = Field((Phase(steps=250, lr=3e-4),), min_length=1)
     blocks: Positive | None = Field(None, description="AR depth; K + 1 unless given")
     contrastive_weight: float = Field(0.1, ge=0)
     contrastive_temperature: float = Field(0.1, gt=0)
 
 
 class AVConfig(TrainConfig):
-    phases: tuple[Phase, ...] = (Phase(steps=160, lr=3e-4),)
+    phases: tuple[Phase, ...] = Field((Phase(steps=160, lr=3e-4),), min_length=1)
     centring: bool = Field(True, description="inject u - mean unit vector instead of u")
     scale: Literal["embedding"] | float = Field(
         "embedding", description="norm of the injected vector: the token embeddings', or a number"
@@ -153,7 +154,7 @@ class AVConfig(TrainConfig):
 class PairConfig(TrainConfig):
     """Adaptation of the AR to the AV's own texts for training rows."""
 
-    phases: tuple[Phase, ...] = (Phase(steps=60, lr=1e-4),)
+    phases: tuple[Phase, ...] = Field((Phase(steps=60, lr=1e-4),), min_length=1)
     rows: Positive = Field(480, description="training rows whose AV text is generated")
     label_share: Share = Field(0.25, description="share of each batch that keeps teacher labels")
     generate_batch: Positive = 48
@@ -177,7 +178,7 @@ class RunConfig(Section):
     """Everything that decides what a run computes."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = 0
+    seed: int = Field(0, strict=True)
     subject: SubjectConfig = SubjectConfig()
     corpus: CorpusConfig = CorpusConfig()
     activations: ActivationsConfig = ActivationsConfig()
@@ -204,6 +205,21 @@ def config_hash(config: RunConfig, sections: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(picked, sort_keys=True).encode()).hexdigest()
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML keeps the last of two equal keys without a word; a setting given twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ConfigError(
+                "a setting is given twice",
+                found=f"{', '.join(twice)} near line {node.start_mark.line + 1}",
+                do="keep one",
+            )
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML configuration and apply `a.b=c` overrides (values are parsed as YAML).
 
@@ -211,11 +227,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys) or {}
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"cannot read the configuration {path}",
-            found=error.strerror,
+            found=str(error),
             do="give the path of a YAML file; examples/ has some",
         ) from error
     except yaml.YAMLError as error:
@@ -224,7 +240,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path} is not a mapping of settings", found=type(data).__name__)
     for override in overrides:
         _apply_override(data, override)
-    data.setdefault("name", path.stem)
+    data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "run")
     return parse_config(data, where=str(path))
 
 
@@ -235,7 +251,7 @@ def parse_config(data: dict[str, Any], where: str = "configuration") -> RunConfi
     except ValidationError as error:
         problems = [
             f"{'.'.join(str(part) for part in item['loc']) or 'top level'}: {item['msg']}"
-            + (f" (got {item['input']!r})" if item["type"] != "missing" else "")
+            + (f" (got {item['input']!r})" if not isinstance(item["input"], dict) else "")
             for item in error.errors()
         ]
         raise ConfigError(
@@ -252,7 +268,9 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     *parents, leaf = key.split(".")
     node: Any = data
     for part in parents:
-        node = node.setdefault(part, {}) if isinstance(node, dict) else None
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
         if not isinstance(node, dict):
             raise ConfigError(f"--set {key}: {part} is not a section", found=override)
     try:

@@ -45,11 +45,12 @@ def stop(rundir: RunDir, grace: float = 20.0) -> int:
 
 
 def _with_descendants(pids: Iterable[int]) -> set[psutil.Process]:
+    """The living ones among the processes and all that they started."""
     found: set[psutil.Process] = set()
     for pid in pids:
         try:
             process = psutil.Process(pid)
-            found |= {process, *process.children(recursive=True)}
+            found |= set(filter(_lives, [process, *process.children(recursive=True)]))
         except psutil.NoSuchProcess:
             continue
     return found

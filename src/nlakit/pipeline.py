@@ -11,7 +11,8 @@ from typing import Any
 from nlakit.config import RunConfig
 from nlakit.errors import ConfigError
 from nlakit.progress import say
-from nlakit.rundir import FOLDERS, Manifest, RunDir, State, stage_state
+from nlakit.rundir import FOLDERS, Manifest, RunDir
+from nlakit.stage import State, refuse_changed_settings, stage_state
 
 MODULES = {
     "corpus": "nlakit.data.corpus",
@@ -26,7 +27,7 @@ MODULES = {
     "report": "nlakit.publish.report",
 }
 STAGES = tuple(MODULES)
-assert STAGES == tuple(FOLDERS)
+assert tuple(FOLDERS) == STAGES
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ def stage_run(name: str) -> Any:
 
     Raises ConfigError for an unknown name.
     """
-    if name not in MODULES:
-        raise ConfigError("unknown stage", found=name, do=f"one of {', '.join(STAGES)}")
+    check_name(name)
     return import_module(MODULES[name]).run
 
 
@@ -62,22 +62,25 @@ def run(
     or another process holds the folder, and whatever a stage raises.
     """
     for name in (*redo, *stages):
-        stage_run_known(name)
+        check_name(name)
     rundir = RunDir(path)
     rundir.check_format()
     with rundir.lock():
-        RunDir.create(path, config)
         for name in with_children(redo):
             old = rundir.set_aside(name)
             if old:
                 say(f"{name}: the old result is kept in {old}")
-        for name in STAGES:
-            if name in stages:
-                run_stage(name, config, rundir)
+        wanted = [name for name in STAGES if name in stages]
+        for name in wanted:
+            refuse_changed_settings(stage_run(name), config, rundir)
+        # Only now: config.yaml describes what the finished stages were made with.
+        RunDir.create(path, config)
+        for name in wanted:
+            run_stage(name, config, rundir)
     return rundir
 
 
-def stage_run_known(name: str) -> None:
+def check_name(name: str) -> None:
     """Raise ConfigError unless there is such a stage."""
     if name not in MODULES:
         raise ConfigError("unknown stage", found=name, do=f"one of {', '.join(STAGES)}")
@@ -87,7 +90,9 @@ def run_stage(name: str, config: RunConfig, rundir: RunDir) -> Manifest:
     """Run one stage and say what it did."""
     before = rundir.manifest(name)
     if before is None:
-        say(f"{name}: {'resuming' if (rundir.folder(name) / 'begin.json').exists() else 'starting'}")
+        say(
+            f"{name}: {'resuming' if (rundir.folder(name) / 'begin.json').exists() else 'starting'}"
+        )
     manifest: Manifest = stage_run(name)(config, rundir)
     rows = manifest.rows
     dropped = ", ".join(f"{count} {reason}" for reason, count in rows.dropped.items() if count)

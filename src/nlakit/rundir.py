@@ -8,26 +8,22 @@ was started, so that its finished chunks are never mixed with those of another c
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
 import hashlib
 import json
 import os
 import platform
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+import sys
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
 
 import psutil
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nlakit.config import RunConfig, config_hash, dump_config
+from nlakit.config import RunConfig, dump_config
 from nlakit.errors import RunError
 
 FORMAT = 1
@@ -91,9 +87,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
         yield temporary
-        with temporary.open("rb") as handle:
+        with temporary.open("r+b") as handle:  # Windows refuses to sync a read-only handle
             os.fsync(handle.fileno())
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         if temporary.exists():
             temporary.unlink()
@@ -119,18 +115,29 @@ def library_versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the nlakit checkout that runs, with `-dirty` if it has uncommitted changes."""
+    """Commit of the nlakit checkout that runs, with `-dirty` if it has uncommitted changes.
+
+    None where nlakit is installed as a package: an enclosing repository is not its history.
+    """
     here = Path(__file__).resolve().parent
+    checkout = here.parent.parent
     git = shutil.which("git")
-    if git is None:
+    if git is None or not (checkout / ".git").exists():
         return None
-    command = [git, "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    command = [git, "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40"]
     command += ["--exclude", "*"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.strip() or None if result.returncode == 0 else None
 
 
-State = Literal["missing", "partial", "stale", "done"]
+def device_used(setting: str) -> str:
+    """The device behind a setting, in words; torch is asked only where a stage has loaded it."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return "cpu"
+    if setting.startswith("cuda") or (setting == "auto" and torch.cuda.is_available()):
+        return f"cuda ({torch.cuda.get_device_name()})"
+    return f"cpu ({torch.get_num_threads()} threads)" if setting in ("auto", "cpu") else setting
 
 
 class RunDir:
@@ -143,28 +150,26 @@ class RunDir:
     def create(cls, path: str | Path, config: RunConfig) -> RunDir:
         """Make or reopen the folder and store the resolved configuration.
 
-        Raises RunError if the folder belongs to another format of nlakit.
+        Raises RunError if the folder belongs to another format of nlakit, or to something else.
         """
         rundir = cls(path)
-        marker = rundir.path / "run.json"
-        visible = rundir.path.glob("[!.]*")
-        if rundir.path.exists() and any(visible) and not marker.exists():
-            raise RunError(
-                f"{rundir.path} is not a run folder of nlakit",
-                found="files but no run.json",
-                do="choose another folder with --out",
-            )
         rundir.check_format()
-        rundir.path.mkdir(parents=True, exist_ok=True)
+        marker = rundir.path / "run.json"
         if not marker.exists():
             atomic_write(marker, json.dumps({"format": FORMAT}) + "\n")
         atomic_write(rundir.path / "config.yaml", dump_config(config))
         return rundir
 
     def check_format(self) -> None:
-        """Raise RunError if the folder was written in another format."""
+        """Raise RunError if the path holds something else, or a run of another format."""
         marker = self.path / "run.json"
         if not marker.exists():
+            if self.path.is_file() or any(self.path.glob("[!.]*")):
+                raise RunError(
+                    f"{self.path} is not a run folder of nlakit",
+                    found="a file" if self.path.is_file() else "files but no run.json",
+                    do="choose another folder with --out",
+                )
             return
         try:
             found = json.loads(marker.read_text(encoding="utf-8")).get("format")
@@ -196,6 +201,12 @@ class RunDir:
                 found=str(error).splitlines()[0],
                 do=f"redo it with --redo {stage}",
             ) from error
+        if manifest.format != FORMAT:
+            raise RunError(
+                f"stage {stage} was written in another format",
+                found=f"format {manifest.format}, this nlakit reads {FORMAT}",
+                do=f"redo it with --redo {stage}",
+            )
         for name, record in manifest.files.items():
             file = self.folder(stage) / name
             size = file.stat().st_size if file.exists() else None
@@ -266,158 +277,7 @@ class RunDir:
             record = json.loads(path.read_text(encoding="utf-8"))
             process = psutil.Process(record["pid"])
             same = abs(process.create_time() - record["started"]) < 1.0
+            same = same and process.status() != psutil.STATUS_ZOMBIE
         except (OSError, ValueError, KeyError, psutil.Error):
             return None
         return process.pid if same else None
-
-
-Body = Callable[[RunConfig, RunDir, Path], Rows]
-Stage = Callable[[RunConfig, RunDir], Manifest]
-
-
-def stage(name: str, *, parents: Sequence[str] = (), sections: Sequence[str] = ()) -> Any:
-    """Turn a body `(config, rundir, folder) -> Rows` into a stage `run(config, rundir)`.
-
-    `sections` names the settings the result depends on. The stage returns its manifest at once if
-    it is finished and unchanged, resumes if half-done, and raises RunError if a setting or a
-    parent changed.
-    """
-
-    def decorate(body: Body) -> Stage:
-        @functools.wraps(body)
-        def run(config: RunConfig, rundir: RunDir) -> Manifest:
-            begin = _begin_record(config, rundir, name, parents, sections)
-            manifest = rundir.manifest(name)
-            if manifest is not None:
-                _refuse_stale(rundir, name, begin, _begin_of(manifest, rundir, name))
-                return manifest
-            folder = rundir.folder(name)
-            if (folder / "begin.json").exists():
-                saved = json.loads((folder / "begin.json").read_text(encoding="utf-8"))
-                _refuse_stale(rundir, name, begin, saved)
-            atomic_write(folder / "begin.json", json.dumps(begin, indent=1) + "\n")
-            return _run_body(body, config, rundir, name, begin)
-
-        run.stage_name = name  # type: ignore[attr-defined]
-        run.parents = tuple(parents)  # type: ignore[attr-defined]
-        run.sections = tuple(sections)  # type: ignore[attr-defined]
-        return run
-
-    return decorate
-
-
-def _begin_record(
-    config: RunConfig, rundir: RunDir, name: str, parents: Sequence[str], sections: Sequence[str]
-) -> dict[str, Any]:
-    data = config.model_dump(mode="json")
-    return {
-        "stage": name,
-        "config_hash": config_hash(config, sections),
-        "config": {section: data[section] for section in sections},
-        "parents": rundir.parent_identities(parents),
-    }
-
-
-def _begin_of(manifest: Manifest, rundir: RunDir, name: str) -> dict[str, Any]:
-    path = rundir.folder(name) / "begin.json"
-    saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {
-        "config_hash": manifest.config_hash,
-        "config": saved.get("config", {}),
-        "parents": manifest.parents,
-    }
-
-
-def _run_body(
-    body: Body, config: RunConfig, rundir: RunDir, name: str, begin: Mapping[str, Any]
-) -> Manifest:
-    folder = rundir.folder(name)
-    started = time.monotonic()
-    try:
-        rows = body(config, rundir, folder)
-        manifest = Manifest(
-            stage=name,
-            config_hash=begin["config_hash"],
-            parents=begin["parents"],
-            files=_file_records(folder),
-            rows=rows,
-            seconds=round(time.monotonic() - started, 2),
-            device=config.subject.device,
-            versions=library_versions(),
-            git_commit=git_commit(),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        atomic_write(folder / "manifest.json", manifest.model_dump_json(indent=1) + "\n")
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise RunError(
-            f"the disk is full while stage {name} writes",
-            found=str(folder),
-            do="free some space and run the same command again; finished chunks are kept",
-        ) from error
-    return manifest
-
-
-def _file_records(folder: Path) -> dict[str, FileRecord]:
-    """Every file of a stage but its manifest, checkpoints (resume material) and hidden files."""
-    records = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if path.is_dir() or hidden or relative.parts[0] in ("checkpoints", "manifest.json"):
-            continue
-        records[relative.as_posix()] = FileRecord(
-            sha256=file_sha256(path), bytes=path.stat().st_size
-        )
-    return records
-
-
-def changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
-    """What differs between two begin records, one line each; empty if nothing."""
-    lines = []
-    if now["config_hash"] != then["config_hash"]:
-        found = list(_differences(then.get("config", {}), now["config"]))
-        lines += found or ["settings"]
-    for parent in sorted({*now["parents"], *then["parents"]}):
-        if now["parents"].get(parent) != then["parents"].get(parent):
-            lines.append(f"result of stage {parent}")
-    return lines
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from _differences(old.get(key), new.get(key), f"{prefix}.{key}".lstrip("."))
-    elif old != new:
-        yield f"{prefix}: {old!r} -> {new!r}"
-
-
-def _refuse_stale(
-    rundir: RunDir, name: str, now: Mapping[str, Any], then: Mapping[str, Any]
-) -> None:
-    lines = changes(now, then)
-    if lines:
-        raise RunError(
-            f"stage {name} in {rundir.path} was made under other conditions",
-            found=" | ".join(lines),
-            do=f"redo it with --redo {name} (the old folder is kept), or use another --out",
-        )
-
-
-def stage_state(stage_run: Any, config: RunConfig, rundir: RunDir) -> tuple[State, list[str]]:
-    """State of a stage under a configuration, with what changed if it is stale."""
-    name = stage_run.stage_name
-    folder = rundir.folder(name)
-    if not (folder / "begin.json").exists():
-        return "missing", []
-    try:
-        manifest = rundir.manifest(name)
-        now = _begin_record(config, rundir, name, stage_run.parents, stage_run.sections)
-    except RunError as error:
-        return "stale", [str(error)]
-    saved = json.loads((folder / "begin.json").read_text(encoding="utf-8"))
-    lines = changes(now, _begin_of(manifest, rundir, name) if manifest else saved)
-    if lines:
-        return "stale", lines
-    return ("done" if manifest else "partial"), []

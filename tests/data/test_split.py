@@ -42,7 +42,7 @@ def run_of(tmp_path: Path, texts: list[str], **shares: float) -> RunDir:
 
 
 def test_shares_are_normalised() -> None:
-    assert SHARES == pytest.approx({"av": 0.4, "ar": 0.4, "rl": 0.08, "test": 0.12})
+    assert pytest.approx({"av": 0.4, "ar": 0.4, "rl": 0.08, "test": 0.12}) == SHARES
     assert normalised_shares(SplitConfig(av=1, ar=0.5, rl=0, test=0.5)) == {
         "av": 0.5,
         "ar": 0.25,

@@ -91,6 +91,6 @@ def check_suffix(ids: Sequence[int], suffix: Sequence[int]) -> None:
     if list(ids[-len(suffix) :]) != list(suffix):
         raise ContractError(
             "an AR prompt does not end in the suffix of its contract",
-            found=f"{list(ids[-len(suffix):])} instead of {list(suffix)}",
+            found=f"{list(ids[-len(suffix) :])} instead of {list(suffix)}",
             do="the tokenizer differs from the one the AR was trained with",
         )

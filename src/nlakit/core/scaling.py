@@ -45,8 +45,8 @@ def check_scale(scale: float, embedding_norm: float, activation_norm: float) -> 
     if all(not 1 / GATE <= ratio <= GATE for ratio in ratios.values()):
         raise ModelError(
             f"the injection scale {scale:g} is far from every norm of the subject",
-            found=f"embedding norm {embedding_norm:.4g} (ratio {ratios['to_embedding_norm']:.3g}), "
-            f"activation norm {activation_norm:.4g} (ratio {ratios['to_activation_norm']:.3g})",
+            found=f"embedding norm {embedding_norm:.4g} (ratio {ratios['to_embedding_norm']:.4g}), "
+            f"activation norm {activation_norm:.4g} (ratio {ratios['to_activation_norm']:.4g})",
             do="use av.scale: embedding, or set av.allow_any_scale",
         )
     return ratios

@@ -75,9 +75,7 @@ def sign_flip_p(
     return float((1 + np.sum(signs @ sums >= sums.sum() - 1e-12)) / (1 + permutations))
 
 
-def derangement(
-    clusters: Sequence[str], seed: int = 0, same: bool = False
-) -> NDArray[np.int64]:
+def derangement(clusters: Sequence[str], seed: int = 0, same: bool = False) -> NDArray[np.int64]:
     """For each row a partner row: of another document, or (`same`) elsewhere in its own document.
 
     −1 where no such row exists. Partners are drawn by a generator keyed on `seed`.

@@ -24,9 +24,7 @@ def has_loop(text: str, times: int = 3) -> bool:
         span = size * times
         for start in range(len(found) - span + 1):
             group = found[start : start + size]
-            if all(
-                found[start + size * k : start + size * (k + 1)] == group for k in range(times)
-            ):
+            if all(found[start + size * k : start + size * (k + 1)] == group for k in range(times)):
                 return True
     return False
 

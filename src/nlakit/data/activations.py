@@ -18,7 +18,6 @@ import torch
 
 from nlakit.config import ActivationsConfig, RunConfig
 from nlakit.core.prompts import encode
-from nlakit.parquet import VECTOR, read_table, vector_array, write_table
 from nlakit.errors import DataError
 from nlakit.models.subject import (
     Subject,
@@ -28,8 +27,10 @@ from nlakit.models.subject import (
     load_subject,
     sliced_decoder,
 )
+from nlakit.parquet import VECTOR, read_table, vector_array, write_table
 from nlakit.progress import ticker
-from nlakit.rundir import Rows, RunDir, stage
+from nlakit.rundir import Rows, RunDir
+from nlakit.stage import stage
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,9 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     return rows
 
 
-def prepare(tokenizer: Any, piece: pa.Table, settings: ActivationsConfig, seed: int) -> list[Reading]:
+def prepare(
+    tokenizer: Any, piece: pa.Table, settings: ActivationsConfig, seed: int
+) -> list[Reading]:
     """Tokenise documents, draw positions, cut each document after its last position."""
     readings = []
     for row in piece.select(["doc_id", "source_family", "text"]).to_pylist():

@@ -21,7 +21,8 @@ from nlakit.data.dedup import exact_key, near_duplicates
 from nlakit.data.sources import Document, read_source
 from nlakit.errors import DataError
 from nlakit.progress import ticker
-from nlakit.rundir import Rows, RunDir, atomic_path, atomic_write, stage
+from nlakit.rundir import Rows, RunDir, atomic_path, atomic_write
+from nlakit.stage import stage
 
 SCHEMA = pa.schema([("doc_id", pa.string()), ("source_family", pa.string()), ("text", pa.string())])
 ROW_GROUP = 4096

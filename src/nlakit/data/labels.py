@@ -10,12 +10,13 @@ import pyarrow as pa
 
 from nlakit.config import LabelsConfig, RunConfig
 from nlakit.core.textstats import words
-from nlakit.parquet import read_table, write_table
 from nlakit.data.labeler import Label, Labeler, LabelRequest
 from nlakit.data.offline import Background, OfflineLabeler
 from nlakit.errors import DataError
+from nlakit.parquet import read_table, write_table
 from nlakit.progress import ticker
-from nlakit.rundir import Rows, RunDir, stage
+from nlakit.rundir import Rows, RunDir
+from nlakit.stage import stage
 
 COLUMNS = [
     "row_id",
@@ -44,7 +45,9 @@ def requests_of(table: pa.Table) -> list[LabelRequest]:
     ]
 
 
-def checked(labels: Sequence[Label], requests: Sequence[LabelRequest], min_words: int) -> list[Label]:
+def checked(
+    labels: Sequence[Label], requests: Sequence[LabelRequest], min_words: int
+) -> list[Label]:
     """Labels with those refused that are empty, too short, or not of their request.
 
     Short labels teach the AV to say nothing. Raises DataError if the labeler lost a row.

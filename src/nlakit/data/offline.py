@@ -115,7 +115,7 @@ def register(text: str) -> str:
     if sum(bool(re.match(r"\W*\d+[:.]", line)) for line in lines) > 1:
         return "Numbered lines about"
     found = words(sample)
-    if sum(sample.count(mark) for mark in "\"“”") >= 4:
+    if sum(sample.count(mark) for mark in '"“”') >= 4:
         return "Talk of"
     if sum(word in {"thou", "thee", "thy", "ye", "unto", "hath", "shalt"} for word in found) > 1:
         return "Old verse of"

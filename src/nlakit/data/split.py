@@ -20,7 +20,8 @@ from nlakit.data.corpus import largest_remainder, order_key
 from nlakit.data.dedup import groups_of_near_duplicates
 from nlakit.errors import ConfigError, DataError
 from nlakit.progress import say, ticker
-from nlakit.rundir import Rows, RunDir, atomic_path, stage
+from nlakit.rundir import Rows, RunDir, atomic_path
+from nlakit.stage import stage
 
 PARTS = ("av", "ar", "rl", "test")
 # Lower than what the corpus drops: half a shared page is no duplicate, but it is a leak.

@@ -22,7 +22,8 @@ from nlakit.models.verbalizer import Verbalizer
 from nlakit.parquet import write_table
 from nlakit.progress import ticker
 from nlakit.rows import TableRows, read_mean, read_rows
-from nlakit.rundir import Rows, RunDir, atomic_write, stage
+from nlakit.rundir import Rows, RunDir, atomic_write
+from nlakit.stage import stage
 
 
 @stage("eval", parents=("tables", "pair"), sections=("eval", "subject", "seed"))

@@ -29,9 +29,7 @@ def gibberish(count: int, seed: int) -> list[str]:
     """Strings of random letters in word-like groups, one a row."""
     rng = np.random.default_rng([seed, 11])
     return [
-        " ".join(
-            "".join(rng.choice(list(LETTERS), size=rng.integers(3, 9))) for _ in range(18)
-        )
+        " ".join("".join(rng.choice(list(LETTERS), size=rng.integers(3, 9))) for _ in range(18))
         for _ in range(count)
     ]
 

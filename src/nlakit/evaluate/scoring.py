@@ -49,8 +49,11 @@ def score_all(
     """
     base = baseline(rows.vectors, mean)
     values = {"mean": row_scores(rows.vectors, np.tile(mean, (len(rows), 1)), mean, base)}
+    values["mean"]["centred_cosine"][:] = 0.0  # by definition: ū/‖ū‖ − ū tells nothing of a row
     for condition, texts in inputs.items():
         known = [i for i, text in enumerate(texts) if text is not None]
+        if not known:
+            continue
         distinct = list(dict.fromkeys(text for text in texts if text is not None))
         made_of = dict(zip(distinct, ar.reconstruct(distinct), strict=True))
         made = np.stack([made_of[texts[i] or ""] for i in known])
@@ -91,8 +94,11 @@ def summarise(scores: Scores, rows: TableRows, draws: int, seed: int) -> dict[st
             summary[condition][measure] = estimate(values[known], documents, draws, seed).as_dict()
         if "rank" in found:
             rank = found["rank"]
+            top1 = estimate((rank == 0).astype(float), rows.doc_ids, draws, seed)
             summary[condition]["retrieval"] = {
-                "top1": float((rank == 0).mean()),
+                "top1": top1.mean,
+                "top1_low": top1.low,
+                "top1_high": top1.high,
                 "top5": float((rank < 5).mean()),
                 "mrr": float((1 / (1 + rank)).mean()),
                 "candidates": len(rank),

@@ -95,9 +95,7 @@ class NLA:
         self._reader: Any = None
 
     @classmethod
-    def load(
-        cls, path: str | Path, *, device: str = "auto", base_model: str | None = None
-    ) -> NLA:
+    def load(cls, path: str | Path, *, device: str = "auto", base_model: str | None = None) -> NLA:
         """Load a pair from a run folder, a pair folder (`av/` and `ar/`), or one half's folder;
         `demo` is the pair in the box.
 
@@ -268,7 +266,8 @@ def _check_same(one: Contract, other: Contract) -> None:
     ):
         if left != right:
             raise ContractError(
-                f"the halves differ in their {name}", found=f"{left} and {right}",
+                f"the halves differ in their {name}",
+                found=f"{left} and {right}",
                 do="load two halves made for the same activations",
             )
 

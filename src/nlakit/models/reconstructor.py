@@ -47,9 +47,7 @@ class Reconstructor(nn.Module):
         contract.check_width(subject.d_model, "the subject")
         contract.check_tokenizer(subject.tokenizer)
         self.suffix = contract.tokens.critic_suffix_ids
-        self.decoder: Any = add_lora(
-            sliced_decoder(subject.model, contract.ar_blocks), lora, seed
-        )
+        self.decoder: Any = add_lora(sliced_decoder(subject.model, contract.ar_blocks), lora, seed)
         self.head = nn.Linear(subject.d_model, subject.d_model, bias=False, device=self.device)
         nn.init.eye_(self.head.weight)
 

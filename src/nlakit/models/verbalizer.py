@@ -18,7 +18,7 @@ from nlakit.core.injection import inject, marker_rows
 from nlakit.core.prompts import encode
 from nlakit.errors import ContractError, DataError
 from nlakit.models.decode import Decoding, decode
-from nlakit.models.head import chunked_nll
+from nlakit.models.head import tiled_nll
 from nlakit.models.lora import add_lora, load_adapter, read_lora_config, save_adapter
 from nlakit.models.reconstructor import pad_right
 from nlakit.models.subject import Subject, decoder_of, shared_copy
@@ -95,7 +95,9 @@ class Verbalizer(nn.Module):
         ids = encode(self.tokenizer, explanation.strip(), special=False)
         return ids[: max_tokens - len(self.prompt) - len(self.close)] + self.close
 
-    def nll(self, injected: torch.Tensor | None, responses: Sequence[Sequence[int]]) -> torch.Tensor:
+    def nll(
+        self, injected: torch.Tensor | None, responses: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
         """−log p of each response token in nats, all rows in one vector, row after row."""
         rows = [[*self.prompt, *response] for response in responses]
         if any(self.contract.tokens.injection_token_id in response for response in responses):
@@ -111,11 +113,16 @@ class Verbalizer(nn.Module):
         before[:, -1] = False
         head = self.model.get_output_embeddings()
         softcap = getattr(self.model.config, "final_logit_softcapping", None)
-        return chunked_nll(hidden[before], head.weight, ids[labelled], softcap)
+        return tiled_nll(hidden[before], head.weight, ids[labelled], softcap)
 
     @torch.no_grad()
     def label_loss(
-        self, injected: torch.Tensor, texts: Sequence[str], *, max_tokens: int = 256, batch: int = 16
+        self,
+        injected: torch.Tensor,
+        texts: Sequence[str],
+        *,
+        max_tokens: int = 256,
+        batch: int = 16,
     ) -> NDArray[np.float64]:
         """Mean −log p a token of each explanation given its injected vector: `(n,)` nats."""
         responses = [self.response_ids(text, max_tokens) for text in texts]

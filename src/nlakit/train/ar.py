@@ -18,9 +18,10 @@ from nlakit.core.metrics import baseline, centred_cosine, fve_rows
 from nlakit.core.statistics import derangement
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
-from nlakit.rundir import Rows, RunDir, stage
-from nlakit.train.loop import Trainer
 from nlakit.rows import TableRows, read_mean, read_rows
+from nlakit.rundir import Rows, RunDir
+from nlakit.stage import stage
+from nlakit.train.loop import Trainer
 
 
 def ar_loss(

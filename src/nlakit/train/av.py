@@ -16,10 +16,11 @@ from nlakit.core.statistics import derangement
 from nlakit.models.subject import load_subject
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.progress import say
-from nlakit.rundir import Rows, RunDir, stage
+from nlakit.rows import TableRows, read_mean, read_rows
+from nlakit.rundir import Rows, RunDir
+from nlakit.stage import stage
 from nlakit.train.ar import copy_mean, enable_checkpointing
 from nlakit.train.loop import Trainer
-from nlakit.rows import TableRows, read_mean, read_rows
 
 
 class AVTask:

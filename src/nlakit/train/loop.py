@@ -31,7 +31,8 @@ GIVE_UP_AFTER = 20
 class Task(Protocol):
     """What a half brings to the loop."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module: ...
 
     def lengths(self) -> Sequence[int]:
         """Tokens of each training row: rows of similar length share a batch."""

@@ -12,8 +12,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from nlakit.config import PairConfig, RunConfig
 from nlakit.core.contract import read_contract
 from nlakit.models.reconstructor import Reconstructor
@@ -21,7 +19,8 @@ from nlakit.models.subject import Subject, load_subject
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.progress import ticker
 from nlakit.rows import TableRows, read_mean, read_rows
-from nlakit.rundir import Rows, RunDir, atomic_write, stage
+from nlakit.rundir import Rows, RunDir, atomic_write
+from nlakit.stage import stage
 from nlakit.train.ar import ARTask, copy_mean
 from nlakit.train.loop import Trainer
 
@@ -99,6 +98,4 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
 
 def _copy_half(source: Path, target: Path) -> None:
     names = ("checkpoints", "manifest.json", "begin.json", "training.json", "metrics.jsonl", ".*")
-    shutil.copytree(
-        source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*names)
-    )
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*names))

@@ -1,0 +1,355 @@
+"""Speeds and sizes on this machine, from one batch of each kind of work on the run's documents."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import torch
+
+from nlakit.config import RunConfig
+from nlakit.core import flops
+from nlakit.core.flops import Shape
+from nlakit.core.metrics import mean_unit
+from nlakit.data import activations, tables
+from nlakit.data.labels import requests_of
+from nlakit.data.offline import Background, OfflineLabeler
+from nlakit.errors import DataError
+from nlakit.models.decode import Decoding, decode
+from nlakit.models.lora import TARGETS
+from nlakit.models.reconstructor import Reconstructor
+from nlakit.models.subject import blocks_of, decoder_of, load_subject
+from nlakit.parquet import matrix, write_table
+from nlakit.rows import TableRows
+from nlakit.train import ar, av
+from nlakit.train.optimizer import MasterAdamW
+
+BATCH_SECONDS = 5.0  # a batch that would take longer is cut
+USUAL_SHARE = 0.2  # of the matmul speed: what a batch's time is guessed by
+DECODE_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Rate:
+    """FLOP a second that a kind of work reaches, and bytes it holds at its peak."""
+
+    speed: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Means over a sample: of documents, and of the rows made from some of them.
+
+    long_response: 95th percentile of the tokens of a label with its closing tag.
+    """
+
+    sampled: int
+    positions: float
+    tokens: float
+    labelled: int
+    ar_text: float
+    ar_empty: float
+    av_prompt: int
+    response: float
+    long_response: float
+    row_bytes: dict[str, float]
+    label_seconds: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`rates` are of read, ar, av and decode; `base_memory` is with the subject loaded."""
+
+    shape: Shape
+    sizes: Sizes
+    rates: dict[str, Rate]
+    matmul: float
+    load_seconds: float
+    base_memory: int
+    notes: tuple[str, ...] = ()
+
+
+def shape_of(model: Any) -> Shape:
+    """The numbers of a causal LM that has no adapters."""
+    decoder, settings = decoder_of(model), model.config.get_text_config()
+    blocks = blocks_of(decoder)
+    heads = settings.num_attention_heads
+    width = getattr(settings, "head_dim", None) or settings.hidden_size // heads
+    modules: list[tuple[str, Any]] = list(decoder.named_modules())
+    adapted = [module.weight.shape for name, module in modules if re.fullmatch(TARGETS, name)]
+    vocabulary, d_model = model.get_output_embeddings().weight.shape
+    return Shape(
+        block_weights=sum(p.numel() for p in blocks.parameters() if p.ndim > 1) // len(blocks),
+        blocks=len(blocks),
+        d_attention=heads * width,
+        d_model=d_model,
+        vocabulary=vocabulary,
+        lora_unit=sum(map(sum, adapted)) // len(blocks),
+    )
+
+
+def matmul_speed(
+    device: torch.device, dtype: torch.dtype, repeats: int = 5, n: int = 2048
+) -> float:
+    """FLOP/s of an n-wide square matmul, the best of `repeats`."""
+    left = torch.ones(n, n, device=device, dtype=dtype)
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        # Reading one number back waits for the device, whichever kind it is.
+        (left @ left)[0, 0].item()
+        times.append(time.perf_counter() - started)
+    return 2 * n**3 / min(times)
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[list[int]]:
+    """The peak inside the body, as the list's only item: of a CUDA device, or resident."""
+    process, stop = psutil.Process(), threading.Event()
+    peak = [process.memory_info().rss]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def watch() -> None:
+        while not stop.wait(0.01):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        watcher.join()
+        if device.type == "cuda":
+            peak[0] = torch.cuda.max_memory_allocated(device)
+
+
+def reading_flops(config: RunConfig, shape: Shape, lengths: list[float], rows: float) -> float:
+    """Blocks up to K; or all, and the head on `rows` positions, if next tokens are kept."""
+    if config.activations.expected_tokens:
+        return flops.forward(shape, shape.blocks, lengths) + flops.head(shape, rows)
+    deepest = max(config.subject.layer, *config.activations.extra_layers, 0)
+    return flops.forward(shape, deepest + 1, lengths)
+
+
+def calibrate(config: RunConfig, documents: pa.Table, texts: list[str]) -> Calibration:
+    """Measure on `documents`, a fair sample; `texts` are the labeler's background.
+
+    Raises DataError if no document is long enough, and what the stages raise.
+    """
+    work = Work(config)
+    readings = work.prepare(documents)
+    made = work.read(documents, readings)
+    rows, row_bytes, label_seconds = work.label(made, texts)
+    texts_task, vectors_task = work.train_ar(rows), work.train_av(rows)
+    empty = texts_task.module.encode("", config.ar.max_tokens)
+    work.decode(vectors_task)
+    responses = [len(response) for response in vectors_task.responses]
+    sizes = Sizes(
+        sampled=documents.num_rows,
+        positions=sum(len(r.positions) for r in readings) / documents.num_rows,
+        tokens=sum(len(r.ids) for r in readings) / documents.num_rows,
+        labelled=len(rows),
+        ar_text=float(np.mean(texts_task.lengths())),
+        ar_empty=len(empty),
+        av_prompt=len(vectors_task.module.prompt),
+        response=float(np.mean(responses)),
+        long_response=float(np.quantile(responses, 0.95)),
+        row_bytes=row_bytes,
+        label_seconds=label_seconds,
+    )
+    return Calibration(
+        work.shape, sizes, work.rates, work.matmul, work.loading, work.base, tuple(work.notes)
+    )
+
+
+class Work:
+    """Each kind of work once, on batches cut to what BATCH_SECONDS are likely to hold."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config, started = config, time.perf_counter()
+        self.subject = load_subject(config.subject)
+        self.loading = time.perf_counter() - started
+        self.shape = shape_of(self.subject.model)
+        with peak_memory(self.subject.device) as peak:
+            self.matmul = matmul_speed(self.subject.device, getattr(torch, config.subject.dtype))
+        self.base = peak[0]
+        self.rates: dict[str, Rate] = {}
+        self.notes: list[str] = []
+
+    def measure(self, kind: str, work: Callable[[], float]) -> None:
+        """`work` returns the FLOP of what it did; a first run pays for allocation and paging."""
+        work()
+        with peak_memory(self.subject.device) as peak:
+            started = time.perf_counter()
+            done = work()
+            self.wait()
+            seconds = time.perf_counter() - started
+        self.rates[kind] = Rate(done / seconds, peak[0])
+
+    def wait(self) -> None:
+        """Until the device has done what it was given."""
+        if self.subject.device.type == "cuda":
+            torch.cuda.synchronize(self.subject.device)
+
+    def fitting(self, kind: str, wanted: int, one: float) -> int:
+        """How many of `wanted` items of about `one` FLOP to calibrate on."""
+        count = max(1, min(wanted, int(BATCH_SECONDS * USUAL_SHARE * self.matmul / one)))
+        if count < wanted:
+            self.notes.append(f"{kind}: speed and memory of a batch of {count}, not {wanted}")
+        return count
+
+    def prepare(self, documents: pa.Table) -> list[activations.Reading]:
+        settings = self.config.activations
+        found = activations.prepare(self.subject.tokenizer, documents, settings, self.config.seed)
+        if not found:
+            raise DataError(
+                "no document of the sample is long enough",
+                found=f"none of {documents.num_rows} has more than {settings.skip_first} tokens",
+                do="use longer documents or lower activations.skip_first",
+            )
+        return found
+
+    def read(self, documents: pa.Table, readings: list[activations.Reading]) -> pa.Table:
+        """The activations stage's table of about one batch of documents."""
+        settings = self.config.activations
+        layers = sorted({self.config.subject.layer, *settings.extra_layers})
+        reader = activations.Reader(self.subject, layers, settings.expected_tokens)
+        mean = float(np.mean([len(reading.ids) for reading in readings]))
+        wanted = min(max(int(settings.tokens_per_batch / mean), 1), len(readings))
+        one = reading_flops(self.config, self.shape, [mean], settings.positions_per_document)
+        chosen = readings[: self.fitting("read", wanted, one)]
+        names = {reading.doc_id for reading in chosen}
+        piece = documents.filter(pa.array([d in names for d in documents["doc_id"].to_pylist()]))
+        lengths = [float(len(reading.ids)) for reading in chosen]
+        positions = sum(len(reading.positions) for reading in chosen)
+        made: list[pa.Table] = []
+
+        def work() -> float:
+            made.append(activations.read_chunk(reader, piece, self.config))
+            return reading_flops(self.config, self.shape, lengths, positions)
+
+        self.measure("read", work)
+        return made[-1]
+
+    def label(self, made: pa.Table, texts: list[str]) -> tuple[TableRows, dict[str, float], float]:
+        """The rows with labels, bytes a row of each table, seconds a label."""
+        labeler, requests = OfflineLabeler(Background(texts)), requests_of(made)
+        started = time.perf_counter()
+        labels = [label.explanation or "" for label in labeler.label(requests)]
+        seconds = (time.perf_counter() - started) / len(labels)
+        vectors = matrix(made)
+        self.mean = mean_unit(vectors)
+        norms = tables.measured_norms(vectors, self.subject)
+        self.contract = tables.base_contract(self.config, self.subject, self.mean, vectors, norms)
+        named = {"api_explanation": labels, "labeler_model": [labeler.name] * len(labels)}
+        joined = made
+        for name, values in {**named, "part": labels}.items():
+            joined = joined.append_column(name, pa.array(values, pa.string()))
+        shaped = {part: tables.shape(joined, part, self.contract) for part in ("ar", "av")}
+        sizes = {part: bytes_a_row(table, shuffled=True) for part, table in shaped.items()}
+        sizes["activations"] = bytes_a_row(made)
+        sizes["labels"] = bytes_a_row(joined.select(["row_id", *named]))
+        rows = TableRows(
+            row_ids=made["row_id"].to_pylist(),
+            doc_ids=made["doc_id"].to_pylist(),
+            texts=labels,
+            sources=made["detokenized_text_truncated"].to_pylist(),
+            families=made["source_family"].to_pylist(),
+            tokens=made["token"].to_pylist(),
+            positions=made["position"].to_pylist(),
+            vectors=vectors,
+        )
+        return rows, sizes, seconds
+
+    def train_ar(self, rows: TableRows) -> ar.ARTask:
+        settings = self.config.ar
+        contract = ar.prepared_contract(self.contract, self.config)
+        module = Reconstructor(self.subject, contract, settings.lora, self.config.seed)
+        if settings.gradient_checkpointing:
+            ar.enable_checkpointing(module.decoder)
+        task = ar.ARTask(module, rows.texts, rows.vectors, rows, self.mean, settings)
+
+        def cost(batch: list[int]) -> float:
+            lengths = [float(task.lengths()[row]) for row in batch]
+            return flops.lora_step(self.shape, contract.ar_blocks, lengths, settings.lora.r)
+
+        self.train("ar", task, len(rows), cost)
+        return task
+
+    def train_av(self, rows: TableRows) -> av.AVTask:
+        settings = self.config.av
+        module = av.build(self.config, self.contract, self.subject, self.mean)
+        task = av.AVTask(module, rows, rows, settings)
+
+        def cost(batch: list[int]) -> float:
+            responses = [len(task.responses[row]) for row in batch]
+            lengths = [float(len(module.prompt) + count) for count in responses]
+            blocks = flops.lora_step(self.shape, self.shape.blocks, lengths, settings.lora.r)
+            return blocks + flops.head(self.shape, sum(responses), backward=True)
+
+        self.train("av", task, len(rows), cost)
+        return task
+
+    def train(
+        self, kind: str, task: ar.ARTask | av.AVTask, rows: int, cost: Callable[[Any], float]
+    ) -> None:
+        """Training steps, optimizer included; a small sample gives its rows more than once."""
+        settings = task.config
+        batch = [row % rows for row in range(settings.batch_rows)]
+        batch = batch[: self.fitting(kind, len(batch), cost(batch) / len(batch))]
+        trained = [p for p in task.module.parameters() if p.requires_grad]
+        optimizer = MasterAdamW(trained, settings.weight_decay)
+        task.module.train()
+
+        def work() -> float:
+            task.loss(batch)[0].backward()
+            optimizer.step(0.0, settings.clip_norm)
+            return cost(batch)
+
+        self.measure(kind, work)
+
+    def decode(self, task: av.AVTask) -> None:
+        """A few decode steps at the full batch, their prefill included."""
+        module, rank, prompt = task.module, self.config.av.lora.r, len(task.module.prompt)
+        one = flops.decoding(self.shape, 1, prompt, DECODE_STEPS, rank)
+        count = self.fitting("decode", self.config.pair.generate_batch, one)
+        vectors = task.injected[[row % len(task.injected) for row in range(count)]]
+        ids = torch.tensor([module.prompt] * count, device=module.device)
+        module.eval()
+
+        @torch.no_grad()
+        def work() -> float:
+            with module.injecting(vectors):
+                found = decode(module.model, module.decoder, ids, [], Decoding(DECODE_STEPS))
+            made = max(sum(map(len, found)) / count, 1)
+            return flops.decoding(self.shape, count, prompt, made, rank)
+
+        self.measure("decode", work)
+
+
+def bytes_a_row(table: pa.Table, *, shuffled: bool = False) -> float:
+    """In the Parquet file that a stage would write: what the second half of the rows adds.
+
+    Shuffled rows stand far from others of their document and compress less; the file's headers,
+    left out otherwise, make up for it.
+    """
+    half, sizes = 0 if shuffled else table.num_rows // 2, [0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sample.parquet"
+        for piece in (table.slice(0, half), table)[shuffled:]:
+            write_table(path, piece)
+            sizes.append(path.stat().st_size)
+    return (sizes[-1] - sizes[-2]) / (table.num_rows - half)

@@ -1,0 +1,159 @@
+"""Toy models of real architectures, and the packaged model where a test needs real weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+from nlakit.config import LoraConfig, SubjectConfig
+from nlakit.core.contract import Contract, Extraction, Provenance, Templates, Tokens
+from nlakit.core.prompts import find_marker, marker_neighbours, suffix_ids
+from nlakit.models.subject import Subject, load_subject
+
+AV_TEMPLATE = "<concept>{marker}</concept> <explanation>"
+AR_TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summary>"
+D, LAYERS, VOCAB = 32, 4, 400
+FAMILIES = ("gemma3", "qwen2", "llama", "gpt2")
+
+
+def toy_tokenizer() -> Any:
+    """A byte-level tokenizer in which every ASCII character is a token and ㊗ is one token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3}
+    for character in alphabet:
+        vocabulary.setdefault(character, len(vocabulary))
+    base = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    base.decoder = decoders.ByteLevel()
+    base.add_tokens(["㊗"])
+    from tokenizers.processors import TemplateProcessing
+
+    base.post_processor = TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=base,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+    )
+
+
+def toy_config(family: str) -> Any:
+    shared: dict[str, Any] = {
+        "vocab_size": VOCAB,
+        "hidden_size": D,
+        "intermediate_size": 64,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
+    if family == "gemma3":
+        return Gemma3TextConfig(**shared, head_dim=8, sliding_window=64)
+    if family == "qwen2":
+        return Qwen2Config(**shared)
+    if family == "llama":
+        return LlamaConfig(**shared)
+    assert family == "gpt2"
+    return GPT2Config(
+        vocab_size=VOCAB, n_embd=D, n_layer=LAYERS, n_head=4, n_positions=512,
+        bos_token_id=2, eos_token_id=1,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Saved toy models with random weights, by family."""
+    made: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in made:
+            torch.manual_seed(1)
+            made[family] = tmp_path_factory.mktemp(family)
+            model = AutoModelForCausalLM.from_config(toy_config(family))
+            # Larger embeddings and norms than at initialisation: rows must differ to be tested.
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.05 * torch.randn_like(parameter))
+            model.save_pretrained(made[family])
+            toy_tokenizer().save_pretrained(made[family])
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture
+def toy_subject(toy_folder: Callable[[str], Path]) -> Callable[..., Subject]:
+    """Load a toy subject: `toy_subject(family="gemma3", layer=1, dtype="float32")`."""
+
+    def load(family: str = "gemma3", layer: int = 1, dtype: str = "float32") -> Subject:
+        settings = {
+            "model": str(toy_folder(family)), "layer": layer, "dtype": dtype, "device": "cpu",
+        }  # fmt: skip
+        return load_subject(SubjectConfig.model_validate(settings))
+
+    return load
+
+
+def build_contract(subject: Subject, **overrides: Any) -> Contract:
+    """A contract that fits a subject; overrides go into its nlakit block."""
+    tokenizer = subject.tokenizer
+    marker = find_marker(tokenizer, AV_TEMPLATE)
+    left, token, right = marker_neighbours(tokenizer, AV_TEMPLATE, marker)
+    record = {
+        "role": "av",
+        "av_close": "</explanation>",
+        "baseline": 0.5,
+        "embedding_norm": subject.embedding_norm(),
+        "activation_norm": 10.0,
+        "subject_precision": subject.config.dtype,
+        "centring": "mean_unit",
+        "max_new_tokens": 24,
+    }
+    return Contract(
+        kind="nla_model",
+        d_model=subject.d_model,
+        extraction=Extraction(
+            base_model=subject.config.model,
+            layer_index=subject.config.layer,
+            injection_scale=subject.embedding_norm(),
+        ),
+        tokens=Tokens(
+            injection_char=marker,
+            injection_token_id=token,
+            injection_left_neighbor_id=left,
+            injection_right_neighbor_id=right,
+            critic_suffix_ids=suffix_ids(tokenizer, AR_TEMPLATE),
+        ),
+        prompt_templates=Templates(av=AV_TEMPLATE, ar=AR_TEMPLATE),
+        nlakit=Provenance.model_validate(record | overrides),
+    )
+
+
+SMALL_LORA = LoraConfig(r=4, alpha=8)
+
+
+@pytest.fixture
+def vectors() -> np.ndarray:
+    """Eight raw activations `(8, d)` that share a mean direction, as real ones do."""
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((8, D)) + 1.5).astype(np.float32) * 20

@@ -1,0 +1,156 @@
+"""The loop: schedules, batches, exact resume, non-finite steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from nlakit.config import Phase, TrainConfig
+from nlakit.errors import ModelError, RunError
+from nlakit.train.loop import Trainer, batch_at, trend
+from nlakit.train.optimizer import MasterAdamW, learning_rate
+
+
+def build_config(**overrides: Any) -> TrainConfig:
+    given: dict[str, Any] = {
+        "phases": [{"steps": 12, "lr": 0.05, "warmup": 2}],
+        "batch_rows": 4,
+        "checkpoint_every": 5,
+        "measure_every": 6,
+    }
+    return TrainConfig.model_validate(given | overrides)
+
+
+class LineTask:
+    """Fit a line; `poison` makes the loss of these steps not finite, `dies_at` stops the run."""
+
+    def __init__(self, poison: Sequence[int] = (), dies_at: int | None = None) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Linear(3, 1, dtype=torch.bfloat16)
+        self.inputs = torch.randn(40, 3)
+        self.poison, self.dies_at, self.calls = set(poison), dies_at, 0
+
+    def lengths(self) -> Sequence[int]:
+        return [i % 7 for i in range(40)]
+
+    def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+        if self.calls == self.dies_at:
+            raise KeyboardInterrupt
+        x = self.inputs[list(rows)]
+        loss = (self.module(x.bfloat16())[:, 0].float() - x.sum(1)).square().mean()
+        if self.calls in self.poison:
+            loss = loss * math.nan
+        self.calls += 1
+        return loss, {}
+
+    def measure(self) -> dict[str, float]:
+        return {"norm": float(self.module.weight.float().norm())}
+
+
+def test_resume_is_exact(tmp_path: Path) -> None:
+    whole = LineTask()
+    Trainer(whole, build_config(), tmp_path / "whole", 0).run("t")
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(LineTask(dies_at=8), build_config(), tmp_path / "cut", 0).run("t")
+    resumed = LineTask()
+    Trainer(resumed, build_config(), tmp_path / "cut", 0).run("t")
+    assert resumed.calls == 7  # from the checkpoint at step 5
+    assert torch.equal(resumed.module.weight, whole.module.weight)
+    metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "cut")]
+    assert metrics[0] == metrics[1]
+
+
+def test_planted_mode_6_non_finite_steps_are_skipped_and_counted(tmp_path: Path) -> None:
+    task = LineTask(poison=[3, 4])
+    found = Trainer(task, build_config(), tmp_path, 0).run("t")
+    assert found["skipped_steps"] == 2
+    assert torch.isfinite(task.module.weight).all()
+
+
+def test_only_non_finite_steps_is_an_error(tmp_path: Path) -> None:
+    task = LineTask(poison=range(100))
+    config = build_config(phases=[{"steps": 40, "lr": 0.1}])
+    with pytest.raises(ModelError, match="no finite gradient"):
+        Trainer(task, config, tmp_path, 0).run("t")
+
+
+def test_accumulation_sees_every_row(tmp_path: Path) -> None:
+    task = LineTask()
+    Trainer(task, build_config(accumulation=3), tmp_path, 0).run("t")
+    assert task.calls == 36
+
+
+def test_accumulated_gradient_is_the_mean(tmp_path: Path) -> None:
+    """Two micro-batches of 4 move the weights as one batch of the same 8 rows."""
+
+    class Fixed(LineTask):
+        def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+            size = len(rows)
+            return super().loss(range(self.calls * size, (self.calls + 1) * size))
+
+    one = {"phases": [{"steps": 1, "lr": 0.1, "warmup": 0}]}
+    left, right = Fixed(), Fixed()
+    left.module.float(), right.module.float()
+    left.module.bfloat16(), right.module.bfloat16()
+    Trainer(left, build_config(**one, accumulation=2), tmp_path / "a", 0).run("t")
+    Trainer(right, build_config(**one, batch_rows=8), tmp_path / "b", 0).run("t")
+    assert torch.allclose(left.module.weight, right.module.weight, atol=1e-2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 50), min_size=8, max_size=60), st.integers(2, 8), st.integers(0, 5))
+def test_an_epoch_visits_rows_once(lengths: list[int], batch: int, seed: int) -> None:
+    per_epoch = len(lengths) // batch
+    rows = [r for step in range(per_epoch) for r in batch_at(step, lengths, batch, seed)]
+    assert len(rows) == len(set(rows)) == per_epoch * batch
+    assert batch_at(1, lengths, batch, seed) == batch_at(1, lengths, batch, seed)
+
+
+def test_batches_are_of_similar_length() -> None:
+    lengths = list(range(256))
+    spans = [batch_at(step, lengths, 16, 0) for step in range(16)]
+    assert all(max(rows) - min(rows) < 40 for rows in spans)
+
+
+def test_too_few_rows() -> None:
+    with pytest.raises(RunError, match="fewer training rows"):
+        batch_at(0, [1, 2], 4, 0)
+
+
+def test_learning_rate_by_hand() -> None:
+    phases = [
+        Phase(steps=10, lr=1.0, schedule="cosine", warmup=2, end_factor=0.0),
+        Phase(steps=4, lr=0.5, schedule="linear", warmup=0, end_factor=0.5),
+        Phase(steps=2, lr=0.1, schedule="constant", warmup=0),
+    ]
+    rates = [learning_rate(phases, step) for step in range(17)]
+    assert rates[:3] == pytest.approx([0.5, 1.0, 1.0])
+    assert rates[6] == pytest.approx(0.5)  # half of the cosine
+    assert rates[10:14] == pytest.approx([0.5, 0.4375, 0.375, 0.3125])
+    assert rates[14:] == pytest.approx([0.1, 0.1, 0.0])
+
+
+def test_trend_rule() -> None:
+    assert trend([3 - 0.01 * i for i in range(50)])["descending"]
+    assert not trend([3 - 0.001 * i for i in range(50)])["descending"]  # too flat
+    noise = [(-1) ** i * 50 - 0.01 * i for i in range(50)]
+    assert not trend(noise)["descending"]  # R² below 0.10
+    assert trend([1.0, float("nan")])["descending"] is False
+
+
+def test_masters_keep_small_updates() -> None:
+    """A bfloat16 weight of 1 loses an update of 0.001; forty of them must still move it."""
+    weight = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+    optimizer = MasterAdamW([weight], 0.0)
+    for _ in range(40):
+        weight.grad = torch.ones(1, dtype=torch.bfloat16)
+        optimizer.step(0.001, 1e9)
+    assert float(weight.detach()) == pytest.approx(0.96, abs=0.005)
