@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,50 @@ def vectors() -> np.ndarray:
     """Eight raw activations `(8, d)` that share a mean direction, as real ones do."""
     rng = np.random.default_rng(0)
     return (rng.standard_normal((8, D)) + 1.5).astype(np.float32) * 20
+
+
+def toy_corpus(path: Path, documents: int = 60) -> Path:
+    """A JSONL file of documents about different things, two families."""
+    things = ["whale", "tax", "garden", "engine", "psalm", "river", "ledger", "violin"]
+    verbs = ["rises", "turns", "sings", "waits", "breaks", "returns"]
+    lines = []
+    for index in range(documents):
+        rng = np.random.default_rng(index)
+        sentences = [
+            f"The {rng.choice(things)} {rng.choice(verbs)} near mark {rng.integers(1000)}."
+            for _ in range(18)
+        ]
+        record = {"text": " ".join(sentences), "kind": "even" if index % 2 else "odd"}
+        lines.append(json.dumps(record))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def toy_settings(model: Path, corpus: Path, **overrides: Any) -> dict[str, Any]:
+    """Settings of a whole run that takes seconds."""
+    short = {
+        "batch_rows": 4,
+        "lora": {"r": 2, "alpha": 4},
+        "max_tokens": 420,
+        "checkpoint_every": 3,
+        "measure_every": 4,
+        "measure_rows": 4,
+    }
+    given: dict[str, Any] = {
+        "name": "toy",
+        "subject": {"model": str(model), "layer": 1, "dtype": "float32", "device": "cpu"},
+        "corpus": {"sources": [{"path": str(corpus), "family_column": "kind"}]},
+        "activations": {
+            "positions_per_document": 3,
+            "max_tokens": 160,
+            "documents_per_chunk": 8,
+            "expected_tokens": 2,
+        },
+        "split": {"av": 0.4, "ar": 0.3, "rl": 0.15, "test": 0.15},
+        "labels": {"rows_per_chunk": 40},
+        "ar": {**short, "phases": [{"steps": 8, "lr": 0.01}]},
+        "av": {**short, "phases": [{"steps": 8, "lr": 0.01}], "max_new_tokens": 12},
+        "pair": {**short, "phases": [{"steps": 4, "lr": 0.01}], "rows": 16, "generate_batch": 8},
+        "eval": {"rows": 12, "av_control_rows": 4, "bootstrap": 200, "permutations": 100},
+    }
+    return given | overrides

@@ -46,7 +46,8 @@ def matrix(table: pa.Table, column: str = VECTOR) -> NDArray[np.float32]:
         flat, width = values.flatten(), lengths.pop()
     else:
         raise DataError(f"column {column} holds no vectors", found=values.type)
-    return np.asarray(flat, dtype=np.float32).reshape(-1, width)
+    # A copy: Arrow hands out read-only memory, which torch cannot share.
+    return np.array(flat, dtype=np.float32).reshape(-1, width)
 
 
 def write_table(path: Path, table: pa.Table | Mapping[str, Any]) -> None:

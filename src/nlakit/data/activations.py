@@ -135,7 +135,6 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     corpus = read_table(rundir.need("corpus") / "corpus.parquet")
     chunk = settings.documents_per_chunk
     starts = range(0, corpus.num_rows, chunk)
-    rows = Rows(entered=corpus.num_rows)
     reader: Reader | None = None
     with ticker("activations", corpus.num_rows, "documents") as progress:
         for number, start in enumerate(starts):
@@ -149,18 +148,16 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
                 reader = Reader(load_subject(config.subject), layers, settings.expected_tokens)
             write_table(target, read_chunk(reader, piece, config))
             progress.advance(piece.num_rows)
-    finished = read_table(folder, ["row_id", "doc_id"])
-    documents = len(set(finished["doc_id"].to_pylist()))
-    rows.kept = finished.num_rows
-    if documents < corpus.num_rows:
-        rows.dropped["document_too_short"] = corpus.num_rows - documents
-    if not rows.kept:
+    kept = read_table(folder, ["row_id"]).num_rows
+    if not kept:
         raise DataError(
             "no document is long enough",
             found=f"none of {corpus.num_rows} has more than {settings.skip_first} tokens",
             do="use longer documents or lower activations.skip_first",
         )
-    return rows
+    asked = corpus.num_rows * settings.positions_per_document
+    dropped = {"position_beyond_the_text": asked - kept} if asked > kept else {}
+    return Rows(entered=asked, kept=kept, dropped=dropped)
 
 
 def prepare(

@@ -1,0 +1,5 @@
+"""`python -m nlakit`: the command line."""
+
+from nlakit.cli import main
+
+main()
