@@ -162,6 +162,24 @@ def test_changed_settings_are_refused_and_redo_keeps_the_old(
     assert not (copy / "07_av.old-1").exists()
 
 
+def test_a_child_goes_on_from_its_parent(finished: tuple[Path, RunConfig], tmp_path: Path) -> None:
+    path, config = finished
+    start = {"ar": str(path / "06_ar"), "av": str(path / "07_av")}
+    child = parse_config({**config.model_dump(mode="json"), "name": "child", "start": start})
+    import shutil
+
+    shutil.copytree(path, tmp_path / "child", ignore=shutil.ignore_patterns("0[6-9]_*", "10_*"))
+    pipeline.run(child, tmp_path / "child", stages=["ar", "av"])
+    losses = {
+        name: [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").open()]
+        for name, folder in (("parent", path / "07_av"), ("child", tmp_path / "child" / "07_av"))
+    }
+    assert losses["child"][0] < losses["parent"][0]
+    parent = read_contract(tmp_path / "child" / "06_ar").nlakit.parent
+    assert parent is not None
+    assert parent.startswith("06_ar:")
+
+
 def test_two_runs_in_one_folder(finished: tuple[Path, RunConfig]) -> None:
     path, config = finished
     with RunDir(path).lock(), pytest.raises(RunError, match="in use by another process"):

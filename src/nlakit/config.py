@@ -174,6 +174,13 @@ class ReportConfig(Section):
     rows: Positive = Field(20, description="rows shown in full")
 
 
+class StartConfig(Section):
+    """Halves whose training goes on here with other settings; the new one names its parent."""
+
+    ar: str | None = Field(None, description="folder of a trained AR")
+    av: str | None = Field(None, description="folder of a trained AV")
+
+
 class RunConfig(Section):
     """Everything that decides what a run computes."""
 
@@ -190,6 +197,7 @@ class RunConfig(Section):
     pair: PairConfig = PairConfig()
     eval: EvalConfig = EvalConfig()
     report: ReportConfig = ReportConfig()
+    start: StartConfig | None = Field(None, description="halves to go on from")
 
     @model_validator(mode="after")
     def _positions_exist(self) -> RunConfig:
@@ -201,7 +209,7 @@ class RunConfig(Section):
 def config_hash(config: RunConfig, sections: Sequence[str]) -> str:
     """SHA-256 of the named sections: what a stage's result depends on besides its parents."""
     data = config.model_dump(mode="json")
-    picked = {name: data[name] for name in sections}
+    picked = {name: data[name] for name in sections if data[name] is not None}
     return hashlib.sha256(json.dumps(picked, sort_keys=True).encode()).hexdigest()
 
 

@@ -76,7 +76,7 @@ def _settings_record(config: RunConfig, sections: Sequence[str]) -> dict[str, An
     data = config.model_dump(mode="json")
     return {
         "config_hash": config_hash(config, sections),
-        "config": {section: data[section] for section in sections},
+        "config": {name: data[name] for name in sections if data[name] is not None},
     }
 
 

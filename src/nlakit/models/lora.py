@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nlakit.config import LoraConfig
+from nlakit.core.contract import Contract, read_contract
 from nlakit.errors import ContractError, ModelError
+from nlakit.rundir import file_sha256
 
 ADAPTER_FILE = "adapter_model.safetensors"
 PROJECTIONS = (
@@ -90,6 +92,25 @@ def load_adapter(module: Any, folder: Path) -> None:
             do="use the subject and depth named in nla_meta.yaml",
         )
     set_peft_model_state_dict(module, found)
+
+
+def adopt_adapter(module: Any, contract: Contract, folder: Path) -> None:
+    """Go on from a half trained before: take its adapter and record it as the parent.
+
+    Raises ContractError if it was made for other activations or has another rank.
+    """
+    other = read_contract(folder)
+    for name, mine, theirs in (
+        ("layer", contract.layer, other.layer),
+        ("width", contract.d_model, other.d_model),
+        ("subject", contract.extraction.base_model, other.extraction.base_model),
+    ):
+        if mine != theirs:
+            raise ContractError(
+                f"{folder} was trained for another {name}", found=f"{theirs} instead of {mine}"
+            )
+    load_adapter(module, folder)
+    contract.nlakit.parent = f"{folder.name}:{file_sha256(folder / ADAPTER_FILE)}"
 
 
 def read_lora_config(folder: Path) -> LoraConfig:

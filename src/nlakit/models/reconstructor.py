@@ -18,6 +18,7 @@ from nlakit.core.prompts import check_suffix, encode
 from nlakit.errors import ContractError
 from nlakit.models.lora import (
     add_lora,
+    adopt_adapter,
     load_adapter,
     read_lora_config,
     read_tensors,
@@ -104,13 +105,21 @@ class Reconstructor(nn.Module):
         """Load what `save` wrote; ContractError if it does not fit the subject."""
         made = cls(subject, contract, read_lora_config(folder), seed=0)
         load_adapter(made.decoder, folder)
+        made._load_head(folder)
+        return made.eval()
+
+    def adopt(self, folder: Path) -> None:
+        """Go on from another AR's adapter and head; the contract names it as the parent."""
+        adopt_adapter(self.decoder, self.contract, folder)
+        self._load_head(folder)
+
+    def _load_head(self, folder: Path) -> None:
         weight = read_tensors(folder / HEAD_FILE).get("weight")
-        if weight is None or weight.shape != made.head.weight.shape:
+        if weight is None or weight.shape != self.head.weight.shape:
             raise ContractError(
                 f"the head in {folder} does not fit",
                 found=None if weight is None else tuple(weight.shape),
-                do=f"it must be {tuple(made.head.weight.shape)}",
+                do=f"it must be {tuple(self.head.weight.shape)}",
             )
         with torch.no_grad():
-            made.head.weight.copy_(weight.float())
-        return made.eval()
+            self.head.weight.copy_(weight.float())

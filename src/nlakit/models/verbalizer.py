@@ -19,7 +19,7 @@ from nlakit.core.prompts import encode
 from nlakit.errors import ContractError, DataError
 from nlakit.models.decode import Decoding, decode
 from nlakit.models.head import tiled_nll
-from nlakit.models.lora import add_lora, load_adapter, read_lora_config, save_adapter
+from nlakit.models.lora import add_lora, adopt_adapter, load_adapter, read_lora_config, save_adapter
 from nlakit.models.reconstructor import pad_right
 from nlakit.models.subject import Subject, decoder_of, shared_copy
 
@@ -183,6 +183,10 @@ class Verbalizer(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         save_adapter(self.model, folder)
         self.contract.write(folder / FILE)
+
+    def adopt(self, folder: Path) -> None:
+        """Go on from another AV's adapter; the contract names it as the parent."""
+        adopt_adapter(self.model, self.contract, folder)
 
     @classmethod
     def load(

@@ -124,7 +124,7 @@ def copy_mean(rundir: RunDir, folder: Path) -> None:
     shutil.copyfile(source, folder / "mean_unit.safetensors")
 
 
-@stage("ar", parents=("tables",), sections=("ar", "subject", "seed"))
+@stage("ar", parents=("tables",), sections=("ar", "subject", "seed", "start"))
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Train on the `ar` part; measure on documents of the `rl` part, which SFT never sees."""
     rows, contract = read_rows(rundir, "ar")
@@ -134,6 +134,8 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     module = Reconstructor(
         subject, prepared_contract(contract, config), config.ar.lora, config.seed
     )
+    if config.start and config.start.ar:
+        module.adopt(Path(config.start.ar))
     if config.ar.gradient_checkpointing:
         enable_checkpointing(module.decoder)
     held_out = held_out.head(config.ar.measure_rows)

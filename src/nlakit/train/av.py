@@ -92,12 +92,14 @@ def build(config: RunConfig, contract: Contract, subject: Any, mean: Any) -> Ver
     module = Verbalizer(
         subject, prepared_contract(contract, config), mean, config.av.lora, config.seed
     )
+    if config.start and config.start.av:
+        module.adopt(Path(config.start.av))
     if config.av.gradient_checkpointing:
         enable_checkpointing(module.model)
     return module
 
 
-@stage("av", parents=("tables",), sections=("av", "subject", "seed"))
+@stage("av", parents=("tables",), sections=("av", "subject", "seed", "start"))
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Train on the `av` part; measure on documents of the `rl` part, which SFT never sees."""
     rows, contract = read_rows(rundir, "av")

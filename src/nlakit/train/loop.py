@@ -129,7 +129,8 @@ class Trainer:
                     record |= self._measure()
                 self.records.append(record)
                 if config.trackers:
-                    self.accelerator.log(record, step=step)
+                    numbers = {k: float(v) for k, v in record.items() if v is not None}
+                    self.accelerator.log(numbers, step=step)
                 if done % config.checkpoint_every == 0 and done < config.steps:
                     self._save(done)
                 progress.advance(1, _note(record))
