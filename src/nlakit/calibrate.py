@@ -49,10 +49,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Means over a sample: of documents, and of the rows made from some of them.
-
-    long_response: 95th percentile of the tokens of a label with its closing tag.
-    """
+    """Means over a sample: of documents, and of the rows made from some of them."""
 
     sampled: int
     positions: float
@@ -62,7 +59,7 @@ class Sizes:
     ar_empty: float
     av_prompt: int
     response: float
-    long_response: float
+    long_response: float  # the 95th percentile
     row_bytes: dict[str, float]
     label_seconds: float
 
@@ -99,12 +96,10 @@ def shape_of(model: Any) -> Shape:
     )
 
 
-def matmul_speed(
-    device: torch.device, dtype: torch.dtype, repeats: int = 5, n: int = 2048
-) -> float:
-    """FLOP/s of an n-wide square matmul, the best of `repeats`."""
+def matmul_speed(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
+    """FLOP/s of a 2048-wide square matmul, the best of `repeats`."""
+    n, times = 2048, []
     left = torch.ones(n, n, device=device, dtype=dtype)
-    times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
         # Reading one number back waits for the device, whichever kind it is.
@@ -136,12 +131,12 @@ def peak_memory(device: torch.device) -> Iterator[list[int]]:
             peak[0] = torch.cuda.max_memory_allocated(device)
 
 
-def reading_flops(config: RunConfig, shape: Shape, lengths: list[float], rows: float) -> float:
-    """Blocks up to K; or all, and the head on `rows` positions, if next tokens are kept."""
-    if config.activations.expected_tokens:
-        return flops.forward(shape, shape.blocks, lengths) + flops.head(shape, rows)
-    deepest = max(config.subject.layer, *config.activations.extra_layers, 0)
-    return flops.forward(shape, deepest + 1, lengths)
+def last_block(config: RunConfig) -> int | None:
+    """The deepest block that reading runs; None if it runs all of them and the head."""
+    settings = config.activations
+    return (
+        None if settings.expected_tokens else max(config.subject.layer, *settings.extra_layers, 0)
+    )
 
 
 def calibrate(config: RunConfig, documents: pa.Table, texts: list[str]) -> Calibration:
@@ -154,7 +149,6 @@ def calibrate(config: RunConfig, documents: pa.Table, texts: list[str]) -> Calib
     made = work.read(documents, readings)
     rows, row_bytes, label_seconds = work.label(made, texts)
     texts_task, vectors_task = work.train_ar(rows), work.train_av(rows)
-    empty = texts_task.module.encode("", config.ar.max_tokens)
     work.decode(vectors_task)
     responses = [len(response) for response in vectors_task.responses]
     sizes = Sizes(
@@ -163,7 +157,7 @@ def calibrate(config: RunConfig, documents: pa.Table, texts: list[str]) -> Calib
         tokens=sum(len(r.ids) for r in readings) / documents.num_rows,
         labelled=len(rows),
         ar_text=float(np.mean(texts_task.lengths())),
-        ar_empty=len(empty),
+        ar_empty=len(texts_task.module.encode("", config.ar.max_tokens)),
         av_prompt=len(vectors_task.module.prompt),
         response=float(np.mean(responses)),
         long_response=float(np.quantile(responses, 0.95)),
@@ -181,8 +175,7 @@ class Work:
     def __init__(self, config: RunConfig) -> None:
         self.config, started = config, time.perf_counter()
         self.subject = load_subject(config.subject)
-        self.loading = time.perf_counter() - started
-        self.shape = shape_of(self.subject.model)
+        self.loading, self.shape = time.perf_counter() - started, shape_of(self.subject.model)
         with peak_memory(self.subject.device) as peak:
             self.matmul = matmul_speed(self.subject.device, getattr(torch, config.subject.dtype))
         self.base = peak[0]
@@ -229,7 +222,8 @@ class Work:
         reader = activations.Reader(self.subject, layers, settings.expected_tokens)
         mean = float(np.mean([len(reading.ids) for reading in readings]))
         wanted = min(max(int(settings.tokens_per_batch / mean), 1), len(readings))
-        one = reading_flops(self.config, self.shape, [mean], settings.positions_per_document)
+        last = last_block(self.config)
+        one = flops.reading(self.shape, last, [mean], settings.positions_per_document)
         chosen = readings[: self.fitting("read", wanted, one)]
         names = {reading.doc_id for reading in chosen}
         piece = documents.filter(pa.array([d in names for d in documents["doc_id"].to_pylist()]))
@@ -239,7 +233,7 @@ class Work:
 
         def work() -> float:
             made.append(activations.read_chunk(reader, piece, self.config))
-            return reading_flops(self.config, self.shape, lengths, positions)
+            return flops.reading(self.shape, last, lengths, positions)
 
         self.measure("read", work)
         return made[-1]

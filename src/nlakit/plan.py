@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 from rich.table import Table
 
-from nlakit.calibrate import Calibration, calibrate, reading_flops
+from nlakit.calibrate import Calibration, calibrate, last_block
 from nlakit.config import PairConfig, RunConfig, SourceConfig, TrainConfig
 from nlakit.core import flops
 from nlakit.data import corpus
@@ -179,7 +179,9 @@ def predict_stages(config: RunConfig, survey: Survey, measured: Calibration) -> 
 def _data_stages(config: RunConfig, survey: Survey, measured: Calibration) -> list[StagePlan]:
     sizes, base, documents = measured.sizes, measured.base_memory, survey.documents
     rows, read = round(documents * sizes.positions), measured.rates["read"]
-    cost = documents * reading_flops(config, measured.shape, [sizes.tokens], sizes.positions)
+    cost = documents * flops.reading(
+        measured.shape, last_block(config), [sizes.tokens], sizes.positions
+    )
     labels, disk = sizes.response * rows, sizes.row_bytes
     vectors = 4.0 * measured.shape.d_model * rows
     parts = _part_rows(config, rows)

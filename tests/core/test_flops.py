@@ -10,6 +10,7 @@ from nlakit.core.flops import (
     forward,
     head,
     lora_step,
+    reading,
 )
 
 # One block holds 100 weights; two blocks; attention 4 wide, model 5 wide, 7 words.
@@ -45,6 +46,11 @@ def test_lora_step_is_four_a_frozen_and_six_a_trained_weight() -> None:
 def test_head_doubles_with_backward() -> None:
     assert head(SHAPE, 3) == 2 * 35 * 3
     assert head(SHAPE, 3, backward=True) == 4 * 35 * 3
+
+
+def test_reading_stops_at_its_last_block_or_needs_the_head() -> None:
+    assert reading(SHAPE, 0, [3, 1], 2) == forward(SHAPE, 1, [3, 1])
+    assert reading(SHAPE, None, [3, 1], 2) == forward(SHAPE, 2, [3, 1]) + 2 * 35 * 2
 
 
 def test_decode_step_reads_weights_cache_and_head_once_a_row() -> None:

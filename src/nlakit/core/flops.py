@@ -55,6 +55,13 @@ def head(shape: Shape, positions: float, *, backward: bool = False) -> float:
     return (4.0 if backward else 2.0) * shape.d_model * shape.vocabulary * positions
 
 
+def reading(shape: Shape, last: int | None, lengths: Sequence[float], positions: float) -> float:
+    """Blocks up to `last` over documents; with None, all of them and the head at `positions`."""
+    if last is not None:
+        return forward(shape, last + 1, lengths)
+    return forward(shape, shape.blocks, lengths) + head(shape, positions)
+
+
 def decode_step(shape: Shape, rows: float, context: float, rank: int = 0) -> float:
     """One more token for each of `rows` rows, each attending to `context` cached tokens."""
     weights = shape.block_weights * shape.blocks + shape.lora_weights(rank)
