@@ -1,6 +1,6 @@
 """Keep a run's pair in the package: the pair in the box.
 
-    python scripts/make_box.py runs/gemma3-270m
+python scripts/make_box.py runs/gemma3-270m
 """
 
 from __future__ import annotations

@@ -200,7 +200,8 @@ def toy_settings(model: Path, corpus: Path, **overrides: Any) -> dict[str, Any]:
         "split": {"av": 0.4, "ar": 0.3, "rl": 0.15, "test": 0.15},
         "labels": {"rows_per_chunk": 40},
         "ar": {**short, "phases": [{"steps": 8, "lr": 0.01}]},
-        "av": {**short, "phases": [{"steps": 8, "lr": 0.01}], "max_new_tokens": 12},
+        "av": {**short, "phases": [{"steps": 8, "lr": 0.01}]},
+        "decoding": {"max_new_tokens": 12},
         "pair": {**short, "phases": [{"steps": 4, "lr": 0.01}], "rows": 16, "generate_batch": 8},
         "eval": {"rows": 12, "av_control_rows": 4, "bootstrap": 200, "permutations": 100},
     }

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from nlakit import NLA
+from nlakit.config import SourceConfig
 from nlakit.core.textstats import has_loop
 from nlakit.data.sources import read_source
-from nlakit.config import SourceConfig
 
 BOX = Path(str(files("nlakit") / "box"))
 

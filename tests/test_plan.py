@@ -219,7 +219,7 @@ def test_checkpoints_that_stay_are_counted() -> None:
 
 
 def test_decoding_stops_at_the_token_limit() -> None:
-    short, long = by_hand(av={"max_new_tokens": 4}), by_hand(av={"max_new_tokens": 64})
+    short, long = by_hand(decoding={"max_new_tokens": 4}), by_hand(decoding={"max_new_tokens": 64})
     assert short["eval"].flops < long["eval"].flops
     assert short["eval"].seconds < long["eval"].seconds
 

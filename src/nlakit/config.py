@@ -147,8 +147,13 @@ class AVConfig(TrainConfig):
         "embedding", description="norm of the injected vector: the token embeddings', or a number"
     )
     allow_any_scale: bool = Field(False, description="skip the scale gate")
+
+
+class DecodingConfig(Section):
+    """How the pair's texts are drawn (greedily); recorded in the AV's contract."""
+
     max_new_tokens: Positive = 96
-    no_repeat_ngram: Count = Field(0, description="no token n-gram twice in a text; 0 is off")
+    no_repeat_ngram: Count = Field(3, description="no token n-gram twice in a text; 0 is off")
 
 
 class PairConfig(TrainConfig):
@@ -194,6 +199,7 @@ class RunConfig(Section):
     tables: TablesConfig = TablesConfig()
     ar: ARConfig = ARConfig()
     av: AVConfig = AVConfig()
+    decoding: DecodingConfig = DecodingConfig()
     pair: PairConfig = PairConfig()
     eval: EvalConfig = EvalConfig()
     report: ReportConfig = ReportConfig()

@@ -271,7 +271,7 @@ def _decoding(config: RunConfig, measured: Calibration, rows: float) -> tuple[fl
     A batch ends with its longest text, and a small rest of a batch is hardly faster than a full
     one.
     """
-    sizes, limit, rank = measured.sizes, config.av.max_new_tokens, config.av.lora.r
+    sizes, limit, rank = measured.sizes, config.decoding.max_new_tokens, config.av.lora.r
 
     def cost(new: float) -> float:
         return flops.decoding(measured.shape, rows, sizes.av_prompt, min(new, limit), rank)

@@ -82,8 +82,6 @@ def prepared_contract(contract: Contract, config: RunConfig) -> Contract:
     made.extraction.injection_scale = scale
     record.role = "av"
     record.centring = "mean_unit" if settings.centring else "none"
-    record.max_new_tokens = settings.max_new_tokens
-    record.no_repeat_ngram = settings.no_repeat_ngram
     return made
 
 

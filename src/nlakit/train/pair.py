@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nlakit.config import PairConfig, RunConfig
-from nlakit.core.contract import read_contract
+from nlakit.core.contract import FILE, Contract, read_contract
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, load_subject
 from nlakit.models.verbalizer import Verbalizer
@@ -39,8 +39,16 @@ def chosen_rows(rundir: RunDir, settings: PairConfig) -> tuple[TableRows, TableR
     return fresh.join(ar.head(settings.rows - len(fresh))), rl.head(cut)
 
 
+def decoding_contract(config: RunConfig, rundir: RunDir) -> Contract:
+    """The AV's contract with the way its texts are drawn from now on."""
+    contract = read_contract(rundir.need("av"))
+    contract.nlakit.max_new_tokens = config.decoding.max_new_tokens
+    contract.nlakit.no_repeat_ngram = config.decoding.no_repeat_ngram
+    return contract
+
+
 def write_texts(
-    settings: PairConfig, rows: TableRows, rundir: RunDir, folder: Path, subject: Subject
+    config: RunConfig, rows: TableRows, rundir: RunDir, folder: Path, subject: Subject
 ) -> list[str]:
     """AV texts of rows, kept a batch at a time so that a restart loses one batch."""
     file = folder / TEXTS_FILE
@@ -49,8 +57,9 @@ def write_texts(
     if len(done) == len(rows):
         return done
     source = rundir.need("av")
-    verbalizer = Verbalizer.load(subject, read_contract(source), read_mean(source), source)
-    size = settings.generate_batch
+    contract = decoding_contract(config, rundir)
+    verbalizer = Verbalizer.load(subject, contract, read_mean(source), source)
+    size = config.pair.generate_batch
     with ticker("AV texts", len(rows)) as progress:
         progress.skip(len(done))
         for start in range(len(done), len(rows), size):
@@ -72,13 +81,13 @@ def with_labels(rows: TableRows, rundir: RunDir, share: float) -> TableRows:
     return rows.join(ar.take(range(max(len(ar) - count, 0), len(ar))))
 
 
-@stage("pair", parents=("tables", "ar", "av"), sections=("pair", "subject", "seed"))
+@stage("pair", parents=("tables", "ar", "av"), sections=("pair", "decoding", "subject", "seed"))
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Write `ar/` (adapted) and `av/` (as trained): the pair that is evaluated and used."""
     settings = config.pair
     subject = load_subject(config.subject)
     rows, held_out = chosen_rows(rundir, settings)
-    texts = write_texts(settings, held_out.join(rows), rundir, folder, subject)
+    texts = write_texts(config, held_out.join(rows), rundir, folder, subject)
     held_out = dataclasses.replace(held_out, texts=texts[: len(held_out)])
     rows = dataclasses.replace(rows, texts=texts[len(held_out) :])
     inputs = with_labels(rows, rundir, settings.label_share)
@@ -93,6 +102,7 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     module.save(folder / "ar")
     copy_mean(rundir, folder / "ar")
     _copy_half(rundir.need("av"), folder / "av")
+    decoding_contract(config, rundir).write(folder / "av" / FILE)
     return Rows(entered=len(inputs), kept=len(inputs))
 
 

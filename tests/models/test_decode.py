@@ -1,0 +1,73 @@
+"""Decoding: the same texts as `generate()`, ends, repeats, sampling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nlakit.models.decode import Decoding, decode
+from nlakit.models.verbalizer import Verbalizer
+from tests.conftest import FAMILIES, SMALL_LORA, D, build_contract
+
+
+def build_av(toy_subject: Any, family: str = "gemma3") -> Verbalizer:
+    subject = toy_subject(family)
+    return Verbalizer(subject, build_contract(subject), np.zeros(D), SMALL_LORA, 0).eval()
+
+
+def draw(av: Verbalizer, vectors: np.ndarray, close: list[int], decoding: Decoding) -> Any:
+    prompt = torch.tensor([av.prompt] * len(vectors))
+    with torch.no_grad(), av.injecting(av.scaled(vectors)):
+        return decode(av.model, av.decoder, prompt, close, decoding)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_equals_generate(toy_subject: Any, vectors: np.ndarray, family: str) -> None:
+    av = build_av(toy_subject, family)
+    prompt = torch.tensor([av.prompt] * len(vectors))
+    with torch.no_grad(), av.injecting(av.scaled(vectors)):
+        theirs = av.model.generate(
+            input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20,
+            do_sample=False,
+        )  # fmt: skip
+    ours = draw(av, vectors, [], Decoding(20))
+    for row, tokens in zip(theirs[:, prompt.shape[1] :].tolist(), ours, strict=True):
+        assert tokens == row[: len(tokens)]
+
+
+def test_rows_that_finish_leave_the_others_alone(toy_subject: Any, vectors: np.ndarray) -> None:
+    """The closing tag is whatever the first row says at its third step."""
+    av = build_av(toy_subject)
+    free = draw(av, vectors, [], Decoding(12))
+    close = free[0][2:4]
+    for row, tokens in zip(draw(av, vectors, close, Decoding(12)), free, strict=True):
+        ends = [i for i in range(len(tokens) - 1) if tokens[i : i + 2] == close]
+        assert row == (tokens[: ends[0]] if ends else tokens)
+
+
+def test_no_ngram_twice(toy_subject: Any, vectors: np.ndarray) -> None:
+    av = build_av(toy_subject)
+    for row in draw(av, vectors, [], Decoding(40, no_repeat_ngram=2)):
+        pairs = list(zip(row, row[1:], strict=False))
+        assert len(pairs) == len(set(pairs))
+
+
+def test_samples_are_keyed_on_seed_and_row(toy_subject: Any, vectors: np.ndarray) -> None:
+    av = build_av(toy_subject)
+    warm = Decoding(8, temperature=1.0, seed=5)
+    injected = av.scaled(vectors)
+    whole = av.write(injected, 0, 8, warm)
+    assert whole == av.write(injected, 0, 3, warm)  # whatever the batch size
+    assert whole != av.write(injected, 0, 8, Decoding(8, temperature=1.0, seed=6))
+    same = av.write(injected[:1].repeat(8, 1), 0, 8, warm)
+    assert len(set(same)) > 1
+
+
+def test_no_injection_is_one_text(toy_subject: Any) -> None:
+    av = build_av(toy_subject)
+    texts = av.explain(None, count=3)
+    assert len(texts) == 3
+    assert len(set(texts)) == 1
