@@ -16,10 +16,10 @@ for item in found:
 
 # The building blocks: raw activations, the AR alone, and a score beside its floor.
 _, _, vectors = nla.activations(TEXT, positions="last")
-real = nla.score(found[-1].explanation, vectors)
-floor = nla.score("", vectors)
+real = nla.score([found[-1].explanation], vectors)[0]
+floor = nla.score([""], vectors)[0]
 print(f"\nthe words score {real.centred_cosine:+.2f}, the empty text {floor.centred_cosine:+.2f}")
 
 # Edit the words and see the reconstruction move.
-edited = nla.score("A passage on tax law. It lists rates. It stops at “per cent”.", vectors)
+edited = nla.score(["A passage on tax law. It lists rates and fees."], vectors)[0]
 print(f"words about something else score {edited.centred_cosine:+.2f}")

@@ -108,7 +108,7 @@ def test_the_pair_is_usable(finished: tuple[Path, RunConfig]) -> None:
     assert [item.explanation for item in bare] == [item.explanation for item in found]
     assert [item.cosine for item in bare] == pytest.approx([item.cosine for item in found])
     assert nla.reconstruct(["a", "b"]).shape == (2, D)
-    score = nla.score("words", vectors[:1])
+    score = nla.score(["words"], vectors[:1])[0]
     assert score.mse == pytest.approx(2 * (1 - score.cosine))
     with pytest.raises(DataError, match="no such token position"):
         nla.explain(text, positions=[999])

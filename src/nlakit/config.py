@@ -28,27 +28,35 @@ class Section(BaseModel):
 class SubjectConfig(Section):
     """The model whose activations are read."""
 
-    model: str = Field("gemma-3-270m", description="embedded name, local folder or hub id")
-    revision: str | None = Field(None, description="hub revision")
-    layer: Count = Field(12, description="K, 0-based block; reads the output of block K")
+    model: str = Field(default="gemma-3-270m", description="embedded name, local folder or hub id")
+    revision: str | None = Field(default=None, description="hub revision")
+    layer: Count = Field(default=12, description="K, 0-based block; reads the output of block K")
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:0, mps")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, mps")
     trust_remote_code: bool = False
 
 
 class SourceConfig(Section):
     """One source of documents: the embedded demo corpus, a file or a Hugging Face dataset."""
 
-    path: str = Field("demo", description="'demo', a .txt/.jsonl/.csv/.parquet file, a folder")
-    dataset: str | None = Field(None, description="Hugging Face dataset name, streamed")
+    path: str = Field(
+        default="demo", description="'demo', a .txt/.jsonl/.csv/.parquet file, a folder"
+    )
+    dataset: str | None = Field(default=None, description="Hugging Face dataset name, streamed")
     subset: str | None = None
     dataset_split: str = "train"
     text_column: str = "text"
     id_column: str | None = None
-    family: str | None = Field(None, description="source_family of all documents of the source")
+    family: str | None = Field(
+        default=None, description="source_family of all documents of the source"
+    )
     family_column: str | None = None
-    weight: float = Field(1.0, gt=0, description="share in the mix, relative to other sources")
-    limit: Positive | None = Field(None, description="documents read from this source at most")
+    weight: float = Field(
+        default=1.0, gt=0, description="share in the mix, relative to other sources"
+    )
+    limit: Positive | None = Field(
+        default=None, description="documents read from this source at most"
+    )
 
 
 class CorpusConfig(Section):
@@ -56,17 +64,21 @@ class CorpusConfig(Section):
     max_documents: Positive | None = None
     min_characters: Count = 400
     near_duplicate_share: Share = Field(
-        0.5, description="drop a document sharing this much of its 8-word shingles with another"
+        default=0.5,
+        description="drop a document sharing this much of its 8-word shingles with another",
     )
 
 
 class ActivationsConfig(Section):
     positions_per_document: Positive = 8
-    skip_first: Count = Field(50, description="tokens of a document that are never sampled")
-    max_tokens: Positive = Field(256, description="tokens of a document that are read")
-    extra_layers: tuple[Count, ...] = Field((), description="more layers taken in the same pass")
+    skip_first: Count = Field(default=50, description="tokens of a document that are never sampled")
+    max_tokens: Positive = Field(default=256, description="tokens of a document that are read")
+    extra_layers: tuple[Count, ...] = Field(
+        default=(), description="more layers taken in the same pass"
+    )
     expected_tokens: Count = Field(
-        5, description="the subject's likeliest next tokens kept a row; 0 skips blocks above K"
+        default=5,
+        description="the subject's likeliest next tokens kept a row; 0 skips blocks above K",
     )
     tokens_per_batch: Positive = 2048
     documents_per_chunk: Positive = 128
@@ -85,13 +97,15 @@ class LabelsConfig(Section):
     labeler: Literal["offline"] = "offline"
     min_words: Positive = 6
     max_duplicate_share: Share = Field(
-        0.05, description="labelling fails above this share of labels equal to another's"
+        default=0.05, description="labelling fails above this share of labels equal to another's"
     )
     rows_per_chunk: Positive = 2000
 
 
 class TablesConfig(Section):
-    marker: str | None = Field(None, description="marker character; found by search if not given")
+    marker: str | None = Field(
+        default=None, description="marker character; found by search if not given"
+    )
     av_template: str = "<concept>{marker}</concept> <explanation>"
     av_close: str = "</explanation>"
     ar_template: str = "Summary of the following text: <text>{explanation}</text> <summary>"
@@ -104,12 +118,12 @@ class Phase(Section):
     lr: float = Field(gt=0, allow_inf_nan=False)
     schedule: Literal["cosine", "constant", "linear"] = "cosine"
     warmup: Count = 10
-    end_factor: Share = Field(0.1, description="learning rate at the end, as a share of lr")
+    end_factor: Share = Field(default=0.1, description="learning rate at the end, as a share of lr")
 
 
 class LoraConfig(Section):
     r: Positive = 32
-    alpha: float = Field(64.0, gt=0)
+    alpha: float = Field(default=64.0, gt=0)
 
 
 class TrainConfig(Section):
@@ -118,10 +132,10 @@ class TrainConfig(Section):
     phases: tuple[Phase, ...] = Field(min_length=1)
     batch_rows: Positive = 16
     accumulation: Positive = 1
-    max_tokens: Positive = Field(256, description="longer texts are cut")
+    max_tokens: Positive = Field(default=256, description="longer texts are cut")
     lora: LoraConfig = LoraConfig()
-    weight_decay: float = Field(0.0, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
     gradient_checkpointing: bool = False
     checkpoint_every: Positive = 50
     measure_every: Positive = 50
@@ -134,63 +148,68 @@ class TrainConfig(Section):
 
 
 class ARConfig(TrainConfig):
-    phases: tuple[Phase, ...] = Field((Phase(steps=250, lr=3e-4),), min_length=1)
-    blocks: Positive | None = Field(None, description="AR depth; K + 1 unless given")
-    contrastive_weight: float = Field(0.1, ge=0)
-    contrastive_temperature: float = Field(0.1, gt=0)
+    phases: tuple[Phase, ...] = Field(default=(Phase(steps=250, lr=3e-4),), min_length=1)
+    blocks: Positive | None = Field(default=None, description="AR depth; K + 1 unless given")
+    contrastive_weight: float = Field(default=0.1, ge=0)
+    contrastive_temperature: float = Field(default=0.1, gt=0)
 
 
 class AVConfig(TrainConfig):
-    phases: tuple[Phase, ...] = Field((Phase(steps=160, lr=3e-4),), min_length=1)
-    centring: bool = Field(True, description="inject u - mean unit vector instead of u")
+    phases: tuple[Phase, ...] = Field(default=(Phase(steps=160, lr=3e-4),), min_length=1)
+    centring: bool = Field(default=True, description="inject u - mean unit vector instead of u")
     scale: Literal["embedding"] | float = Field(
-        "embedding", description="norm of the injected vector: the token embeddings', or a number"
+        default="embedding",
+        description="norm of the injected vector: the token embeddings', or a number",
     )
-    allow_any_scale: bool = Field(False, description="skip the scale gate")
+    allow_any_scale: bool = Field(default=False, description="skip the scale gate")
 
 
 class DecodingConfig(Section):
     """How the pair's texts are drawn (greedily); recorded in the AV's contract."""
 
     max_new_tokens: Positive = 96
-    no_repeat_ngram: Count = Field(3, description="no token n-gram twice in a text; 0 is off")
+    no_repeat_ngram: Count = Field(
+        default=3, description="no token n-gram twice in a text; 0 is off"
+    )
 
 
 class PairConfig(TrainConfig):
     """Adaptation of the AR to the AV's own texts for training rows."""
 
-    phases: tuple[Phase, ...] = Field((Phase(steps=60, lr=1e-4),), min_length=1)
-    rows: Positive = Field(480, description="training rows whose AV text is generated")
-    label_share: Share = Field(0.25, description="share of each batch that keeps teacher labels")
+    phases: tuple[Phase, ...] = Field(default=(Phase(steps=60, lr=1e-4),), min_length=1)
+    rows: Positive = Field(default=480, description="training rows whose AV text is generated")
+    label_share: Share = Field(
+        default=0.25, description="share of each batch that keeps teacher labels"
+    )
     generate_batch: Positive = 48
-    contrastive_weight: float = Field(0.1, ge=0)
-    contrastive_temperature: float = Field(0.1, gt=0)
+    contrastive_weight: float = Field(default=0.1, ge=0)
+    contrastive_temperature: float = Field(default=0.1, gt=0)
 
 
 class EvalConfig(Section):
     rows: Positive = 96
-    av_control_rows: Positive = Field(32, description="rows decoded under each AV control")
+    av_control_rows: Positive = Field(default=32, description="rows decoded under each AV control")
     generate_batch: Positive = 48
     bootstrap: Positive = 2000
     permutations: Positive = 1000
 
 
 class ReportConfig(Section):
-    rows: Positive = Field(20, description="rows shown in full")
+    rows: Positive = Field(default=20, description="rows shown in full")
 
 
 class StartConfig(Section):
     """Halves whose training goes on here with other settings; the new one names its parent."""
 
-    ar: str | None = Field(None, description="folder of a trained AR")
-    av: str | None = Field(None, description="folder of a trained AV")
+    ar: str | None = Field(default=None, description="folder of a trained AR")
+    av: str | None = Field(default=None, description="folder of a trained AV")
 
 
 class RunConfig(Section):
     """Everything that decides what a run computes."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(0, strict=True)
+    seed: int = Field(default=0, strict=True)
     subject: SubjectConfig = SubjectConfig()
     corpus: CorpusConfig = CorpusConfig()
     activations: ActivationsConfig = ActivationsConfig()
@@ -203,7 +222,7 @@ class RunConfig(Section):
     pair: PairConfig = PairConfig()
     eval: EvalConfig = EvalConfig()
     report: ReportConfig = ReportConfig()
-    start: StartConfig | None = Field(None, description="halves to go on from")
+    start: StartConfig | None = Field(default=None, description="halves to go on from")
 
     @model_validator(mode="after")
     def _positions_exist(self) -> RunConfig:

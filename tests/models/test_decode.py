@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_rows_that_finish_leave_the_others_alone(toy_subject: Any, vectors: np.n
 def test_no_ngram_twice(toy_subject: Any, vectors: np.ndarray) -> None:
     av = build_av(toy_subject)
     for row in draw(av, vectors, [], Decoding(40, no_repeat_ngram=2)):
-        pairs = list(zip(row, row[1:], strict=False))
+        pairs = list(pairwise(row))
         assert len(pairs) == len(set(pairs))
 
 

@@ -41,7 +41,7 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     subject = load_subject(config.subject)
     made: dict[str, pa.Table] = {}
     for part in PARTS:
-        rows = joined.filter(pc.equal(joined["part"], part))
+        rows = joined.filter(pc.field("part") == part)
         order = np.random.default_rng([config.seed, PARTS.index(part)]).permutation(rows.num_rows)
         made[part] = rows.take(order)
     train = np.concatenate([matrix(made[part]) for part in PARTS[:3]])
@@ -90,7 +90,7 @@ def join(rundir: RunDir) -> pa.Table:
     }
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values, pa.string()))
-    return table.filter(pc.is_valid(table["api_explanation"]))
+    return table.filter(pc.field("api_explanation").is_valid())
 
 
 def measured_norms(vectors: NDArray[Any], subject: Subject) -> dict[str, float]:

@@ -73,7 +73,7 @@ def ar_inputs(
     n = len(rows)
     other = derangement(rows.doc_ids, seed)
     same = derangement(rows.doc_ids, seed, same=True)
-    return {
+    inputs: dict[str, list[str | None]] = {
         "real": list(texts),
         "label": list(rows.texts),
         "empty": [""] * n,
@@ -85,6 +85,7 @@ def ar_inputs(
         "last_token": list(last_source_tokens(tokenizer, rows.sources, 1)),
         "last_10_tokens": list(last_source_tokens(tokenizer, rows.sources, 10)),
     }
+    return inputs
 
 
 def random_directions(shape: tuple[int, int], scale: float, seed: int) -> NDArray[np.float32]:

@@ -29,11 +29,11 @@ MEASURES = ("fve", "centred_cosine", "cosine", "mse")
 class Scores:
     """Condition → measure → value a row `(n,)`, NaN where the condition has no text."""
 
-    values: dict[str, dict[str, NDArray[np.float64]]]
+    values: dict[str, dict[str, NDArray[Any]]]
     texts: dict[str, list[str | None]]
     base: float
 
-    def of(self, measure: str) -> dict[str, NDArray[np.float64]]:
+    def of(self, measure: str) -> dict[str, NDArray[Any]]:
         return {condition: found[measure] for condition, found in self.values.items()}
 
 
@@ -66,7 +66,7 @@ def score_all(
 
 def row_scores(
     real: NDArray[Any], made: NDArray[Any], mean: NDArray[Any], base: float
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, NDArray[Any]]:
     """All measures of reconstructions `(n, d)`; each `(n,)`."""
     return {
         "fve": fve_rows(real, made, base),
@@ -76,7 +76,7 @@ def row_scores(
     }
 
 
-def _spread(values: NDArray[Any], places: Sequence[int], n: int) -> NDArray[np.float64]:
+def _spread(values: NDArray[Any], places: Sequence[int], n: int) -> NDArray[Any]:
     spread = np.full(n, np.nan)
     spread[list(places)] = values
     return spread

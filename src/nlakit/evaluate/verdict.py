@@ -88,7 +88,7 @@ def _topic_gain(
     known = np.flatnonzero(~np.isnan(same))
     if len(known) < 2:
         return None
-    names = [documents[row] for row in known]
+    names = [documents[row] for row in known.tolist()]
     return paired_difference(centred["real"][known], same[known], names, draws, seed)
 
 

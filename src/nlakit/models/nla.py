@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,16 +183,11 @@ class NLA:
             raise ContractError("this folder holds no AR", do="load a pair, or the AR's folder")
         return self.ar.reconstruct(list(texts))
 
-    @overload
-    def score(self, texts: str, vectors: NDArray[Any]) -> Score: ...
-    @overload
-    def score(self, texts: Sequence[str], vectors: NDArray[Any]) -> list[Score]: ...
-    def score(self, texts: str | Sequence[str], vectors: NDArray[Any]) -> Score | list[Score]:
-        """How well explanations carry raw vectors `(n, d)`: one score a row.
+    def score(self, texts: Sequence[str], vectors: NDArray[Any]) -> list[Score]:
+        """How well n explanations carry raw vectors `(n, d)`: one score a row.
 
         Raises DataError if the counts differ or a vector has no direction.
         """
-        single = isinstance(texts, str)
         rows = [texts] if isinstance(texts, str) else list(texts)
         real = np.atleast_2d(np.asarray(vectors))
         self.contract.check_width(real.shape[1], "the vectors")
@@ -201,7 +196,7 @@ class NLA:
                 "one vector a text is needed", found=f"{len(rows)} texts, {len(real)} vectors"
             )
         made = self.reconstruct(rows)
-        base = (self.ar or self.av).contract.nlakit.baseline  # type: ignore[union-attr]
+        base = self.contract.nlakit.baseline
         if base is None:
             raise ContractError("the contract stores no FVE baseline", do="evaluate the pair")
         columns = (
@@ -210,8 +205,7 @@ class NLA:
             fve_rows(real, made, base),
             mse_normalised(real, made),
         )
-        scores = [Score(*map(float, row)) for row in zip(*columns, strict=True)]
-        return scores[0] if single else scores
+        return [Score(*map(float, row)) for row in zip(*columns, strict=True)]
 
     def __repr__(self) -> str:
         halves = " + ".join(n for n, half in (("AV", self.av), ("AR", self.ar)) if half)

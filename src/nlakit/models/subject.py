@@ -131,9 +131,10 @@ def load_subject(config: SubjectConfig) -> Subject:
         options["revision"] = config.revision
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=getattr(torch, config.dtype), output_loading_info=True, **options
         )
+        model, info = loaded
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"cannot load the subject {config.model}",
