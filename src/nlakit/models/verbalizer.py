@@ -51,8 +51,9 @@ class Verbalizer(nn.Module):
         if self._pending is None:
             return None
         ids, vectors, tokens = args[0], self._pending, self.contract.tokens
-        if ids.shape[1] == 1 and not bool((ids == tokens.injection_token_id).any()):
-            return None  # a decode step: the marker lies in the cache already
+        if ids.shape[1] == 1:
+            # A decode step: the marker lies in the cache already, and one that was sampled is text.
+            return None
         rows, columns = marker_rows(
             ids,
             tokens.injection_token_id,
