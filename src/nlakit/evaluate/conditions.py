@@ -71,8 +71,8 @@ def ar_inputs(
     An empty text counts as such: the AR is fed the empty string.
     """
     n = len(rows)
-    other = derangement(rows.doc_ids, seed)
-    same = derangement(rows.doc_ids, seed, same=True)
+    other = derangement(rows.doc_ids, seed).tolist()
+    same = derangement(rows.doc_ids, seed, same=True).tolist()
     inputs: dict[str, list[str | None]] = {
         "real": list(texts),
         "label": list(rows.texts),
