@@ -71,21 +71,25 @@ def ar_inputs(
     An empty text counts as such: the AR is fed the empty string.
     """
     n = len(rows)
-    other = derangement(rows.doc_ids, seed).tolist()
-    same = derangement(rows.doc_ids, seed, same=True).tolist()
+    other = derangement(rows.doc_ids, seed)
+    same = derangement(rows.doc_ids, seed, same=True)
     inputs: dict[str, list[str | None]] = {
         "real": list(texts),
         "label": list(rows.texts),
         "empty": [""] * n,
         "gibberish": list(gibberish(n, seed)),
         "unrelated": list(unrelated(n, seed)),
-        "other_row": [texts[i] if i >= 0 else None for i in other],
-        "same_document": [texts[i] if i >= 0 else None for i in same],
-        "label_other_row": [rows.texts[i] if i >= 0 else None for i in other],
+        "other_row": _of_partners(texts, other),
+        "same_document": _of_partners(texts, same),
+        "label_other_row": _of_partners(rows.texts, other),
         "last_token": list(last_source_tokens(tokenizer, rows.sources, 1)),
         "last_10_tokens": list(last_source_tokens(tokenizer, rows.sources, 10)),
     }
     return inputs
+
+
+def _of_partners(texts: Sequence[str], partners: NDArray[Any]) -> list[str | None]:
+    return [texts[int(row)] if row >= 0 else None for row in partners]
 
 
 def random_directions(shape: tuple[int, int], scale: float, seed: int) -> NDArray[np.float32]:
