@@ -27,6 +27,8 @@ CHANGED = {
     "pair": {"rows": 3},
     "eval": {"rows": 3},
     "report": {"rows": 3},
+    "decoding": {"max_new_tokens": 7},
+    "start": {"ar": "somewhere"},
 }
 
 
@@ -139,3 +141,23 @@ def test_the_hash_moves_exactly_with_the_named_sections(changed: str, named: set
 def test_the_name_of_a_run_is_not_part_of_what_it_computes():
     first, second = (parse_config({"name": name}) for name in "ab")
     assert config_hash(first, SECTIONS) == config_hash(second, SECTIONS)
+
+
+def test_an_unused_optional_section_is_no_part_of_the_hash():
+    """Sections that are None are left out, so that a new one does not make old runs stale."""
+    config = parse_config({"name": "a"})
+    assert config.start is None
+    assert config_hash(config, ["ar", "start"]) == config_hash(config, ["ar"])
+
+
+def test_a_setting_given_twice_is_an_error(tmp_path: Path):
+    with pytest.raises(ConfigError, match="seed near line 1"):
+        load_config(written(tmp_path, "seed: 1\nseed: 2\n"))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"ar": {"phases": []}}, {"seed": True}, {"ar": {"phases": [{"steps": 1, "lr": 1e999}]}}]
+)
+def test_values_that_make_no_sense(bad: dict):
+    with pytest.raises(ConfigError):
+        parse_config({"name": "a", **bad})
