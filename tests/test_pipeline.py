@@ -101,6 +101,8 @@ def test_the_pair_is_usable(finished: tuple[Path, RunConfig]) -> None:
     assert [item.position for item in found] == [len(text), 5]
     assert found[0].token == "."
     assert found[0].cosine is not None
+    empty = nla.score([""], nla.activations(text, [-1])[2])[0]
+    assert found[0].floor == pytest.approx(empty.centred_cosine)
     assert "<table>" in found._repr_html_()
     ids, places, vectors = nla.activations(text)
     assert len(ids) == len(places) == len(vectors)
@@ -210,7 +212,7 @@ def test_command_line(finished: tuple[Path, RunConfig], tmp_path: Path) -> None:
     scored = invoke("score", path, "a b", "c d", "--vectors", vectors, "--format", "jsonl")
     first = json.loads(scored.stdout.splitlines()[0])
     assert first["cosine"] == pytest.approx(1.0, abs=1e-5)
-    assert "empty_centred_cosine" in first
+    assert "floor" in first
     assert invoke("explain", path, "--vectors", saved).exit_code == 0
 
 

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from nlakit import __version__, pipeline
 from nlakit.config import RunConfig, dump_config, load_config
-from nlakit.errors import ConfigError, DataError, NlakitError
+from nlakit.errors import ConfigError, NlakitError
 from nlakit.rundir import FOLDERS, RunDir
+from nlakit.tabular import emit, read_lines, read_vectors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -317,68 +318,10 @@ def score(
     found = nla.score(rows, real)
     floors = nla.score([""] * len(rows), real)
     records = [
-        {"explanation": text, **vars(one), "empty_centred_cosine": floor.centred_cosine}
+        {"explanation": text, **vars(one), "floor": floor.centred_cosine}
         for text, one, floor in zip(rows, found, floors, strict=True)
     ]
     emit(records, format, save)
-
-
-def read_lines(path: Path) -> list[str]:
-    """Lines of a text file; DataError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}", found=str(error)) from error
-
-
-def read_vectors(path: Path) -> Any:
-    """Raw vectors `(n, d)` from a .npy file or the activation_vector column of a Parquet file."""
-    import numpy as np
-
-    from nlakit.parquet import matrix, read_table
-
-    if path.suffix == ".npy":
-        try:
-            found = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot read {path}", found=str(error)) from error
-        if found.ndim not in (1, 2):
-            raise DataError("vectors must be (n, d)", found=f"shape {found.shape}")
-        return np.atleast_2d(found)
-    return matrix(read_table(path))
-
-
-def emit(records: list[dict[str, Any]], format: str, save: Path | None) -> None:
-    """Print records as a table or JSON lines, or write them to a file."""
-    if save is not None and save.suffix == ".parquet":
-        import pyarrow as pa
-
-        from nlakit.parquet import write_table
-
-        write_table(save, pa.Table.from_pylist(records))
-        return
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    if save is not None:
-        from nlakit.rundir import atomic_write
-
-        atomic_write(save, lines)
-        return
-    if format == "jsonl":
-        typer.echo(lines, nl=False)
-        return
-    if format != "table":
-        raise ConfigError("unknown --format", found=format, do="table or jsonl")
-    table = Table()
-    shown = [name for name in records[0] if name not in ("token_id", "activation_vector")]
-    for name in shown:
-        table.add_column(name, overflow="fold")
-    for record in records:
-        table.add_row(*(escape(_cell(record[name])) for name in shown))
-    console.print(table)
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 @app.callback(invoke_without_command=True)

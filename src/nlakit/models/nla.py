@@ -38,7 +38,7 @@ class Score:
 @dataclass(frozen=True)
 class Explained:
     """One explained activation; token and position are None for a bare vector, the scores are
-    None without an AR."""
+    None without an AR. `floor` is the centred cosine of the empty text on the same vector."""
 
     explanation: str
     l2_norm: float
@@ -49,6 +49,7 @@ class Explained:
     centred_cosine: float | None = None
     fve: float | None = None
     mse: float | None = None
+    floor: float | None = None
 
 
 class Explanations(list[Explained]):
@@ -67,7 +68,7 @@ class Explanations(list[Explained]):
 
     def _repr_html_(self) -> str:
         head = "<tr><th>position</th><th>token</th><th>explanation</th>"
-        head += "<th>centred cosine</th><th>FVE</th></tr>"
+        head += "<th>centred cosine</th><th>floor</th><th>FVE</th></tr>"
         rows = []
         for item in self:
             cells = [
@@ -75,6 +76,7 @@ class Explanations(list[Explained]):
                 "" if item.token is None else f"<code>{escape(item.token)}</code>",
                 escape(item.explanation),
                 "" if item.centred_cosine is None else f"{item.centred_cosine:.3f}",
+                "" if item.floor is None else f"{item.floor:.3f}",
                 "" if item.fve is None else f"{item.fve:.3f}",
             ]
             rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
@@ -146,9 +148,12 @@ class NLA:
             ids, places, vectors = [], [], np.atleast_2d(np.asarray(what, dtype=np.float32))
         texts = self.av.explain(vectors, batch=batch)
         scores = self.score(texts, vectors) if self.ar is not None else None
+        floors = self.score([""] * len(texts), vectors) if self.ar is not None else None
         result = Explanations()
         for row, text in enumerate(texts):
             found: dict[str, Any] = asdict(scores[row]) if scores else {}
+            if floors:
+                found["floor"] = floors[row].centred_cosine
             if places:
                 token = ids[places[row]]
                 spelled = self.subject.tokenizer.decode([token])
