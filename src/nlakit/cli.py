@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nlakit import __version__, pipeline
-from nlakit.config import RunConfig, dump_config, load_config
-from nlakit.errors import ConfigError, NlakitError
+from nlakit import __version__, cli_labels, pipeline
+from nlakit.cli_options import Out, Sets, Target, guarded, resolve
+from nlakit.config import RunConfig, dump_config
+from nlakit.errors import ConfigError, LimitReached, NlakitError
 from nlakit.rundir import FOLDERS, RunDir
 from nlakit.tabular import emit, read_lines, read_vectors
 
@@ -27,13 +28,6 @@ app = typer.Typer(
     help="Train, audit and use natural language autoencoders.",
 )
 console = Console(highlight=False)
-Target = Annotated[
-    str, typer.Argument(metavar="CONFIG|RUN", help="a YAML configuration, or a run folder")
-]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help="override a setting")
-]
-Out = Annotated[Path | None, typer.Option("--out", help="run folder; runs/NAME unless given")]
 Redo = Annotated[
     list[str] | None, typer.Option("--redo", metavar="STAGE", help="replace a stage's result")
 ]
@@ -43,44 +37,23 @@ Save = Annotated[Path | None, typer.Option("--save", help="write to this file (.
 Gate = Annotated[bool, typer.Option("--gate", help="exit 3 below content-sensitive")]
 
 
-def resolve(target: str, out: Path | None, sets: list[str] | None) -> tuple[RunConfig, Path]:
-    """Configuration and run folder of a command-line target."""
-    path = Path(target)
-    if path.is_dir():
-        if not (path / "config.yaml").exists():
-            raise ConfigError(f"{path} is no run folder", found="no config.yaml")
-        return load_config(path / "config.yaml", sets or []), out or path
-    config = load_config(path, sets or [])
-    return config, out or Path("runs") / config.name
-
-
 @app.command()
 def run(target: Target, sets: Sets = None, out: Out = None, redo: Redo = None) -> None:
     """Run every stage: skip the finished, resume the half-done."""
     config, path = resolve(target, out, sets)
-    _guarded(config, path, redo or [], pipeline.STAGES)
+    guarded(config, path, redo or [], pipeline.STAGES)
     _print_results(path)
-
-
-def _guarded(config: RunConfig, path: Path, redo: list[str], stages: Any) -> None:
-    try:
-        pipeline.run(config, path, redo=redo, stages=stages)
-    except KeyboardInterrupt:
-        console.print("\nstopped; finished work is kept. Resume with the same command, or:")
-        console.print(f"  nlakit run {path}", markup=False)
-        raise typer.Exit(130) from None
 
 
 def _add_stage(name: str) -> None:
     def command(target: Target, sets: Sets = None, out: Out = None, redo: bool = False) -> None:
         config, path = resolve(target, out, sets)
-        _guarded(config, path, [name] if redo else [], (name,))
+        guarded(config, path, [name] if redo else [], (name,))
 
     about = {
         "corpus": "Read, clean and freeze the documents.",
         "activations": "Read layer K of the subject at drawn positions.",
         "split": "Assign documents to the parts av, ar, rl and test.",
-        "labels": "Describe every row in words.",
         "tables": "Join vectors, parts and labels into training tables.",
         "ar": "Train the reconstructor on labels.",
         "av": "Train the verbalizer on labels.",
@@ -91,7 +64,9 @@ def _add_stage(name: str) -> None:
 
 
 for _name in pipeline.STAGES:
-    if _name != "eval":
+    if _name == "labels":
+        cli_labels.register(app)
+    elif _name != "eval":
         _add_stage(_name)
 
 
@@ -101,7 +76,7 @@ def evaluate(
 ) -> None:
     """Score the pair beside its floors and give the verdict."""
     config, path = resolve(target, out, sets)
-    _guarded(config, path, ["eval"] if redo else [], ("eval",))
+    guarded(config, path, ["eval"] if redo else [], ("eval",))
     results = _print_results(path)
     if gate and results["verdict"]["word"] != "content-sensitive":
         raise typer.Exit(3)
@@ -332,13 +307,17 @@ def _version(version: Annotated[bool, typer.Option("--version")] = False) -> Non
 
 
 def main() -> None:
-    """Entry point: user mistakes are one line on standard error and exit code 2."""
+    """Entry point: user mistakes are one line on standard error and exit code 2; a limit that the
+    user set ends with 4."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
+    except LimitReached as reached:
+        Console(stderr=True, highlight=False).print(str(reached), soft_wrap=True, markup=False)
+        sys.exit(4)
     except NlakitError as error:
         Console(stderr=True, highlight=False).print(
             f"[red]error:[/red] {escape(str(error))}", soft_wrap=True

@@ -38,3 +38,11 @@ class ContractError(ModelError):
 
 class RunError(NlakitError):
     """The run folder is stale, locked, incomplete or of another version."""
+
+
+class ServiceError(NlakitError):
+    """A language-model service cannot be used: key, model, address, account."""
+
+
+class LimitReached(NlakitError):
+    """Work stopped at a limit that the user set; what is done is kept."""

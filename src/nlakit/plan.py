@@ -21,6 +21,7 @@ from nlakit.config import PairConfig, RunConfig, SourceConfig, TrainConfig
 from nlakit.core import flops
 from nlakit.data import corpus
 from nlakit.data.dedup import groups_of_near_duplicates
+from nlakit.data.services import estimate
 from nlakit.data.sources import read_source
 from nlakit.data.split import GROUP_SHARE, normalised_shares
 from nlakit.parquet import read_table
@@ -98,7 +99,17 @@ def predict(config: RunConfig, rundir: RunDir) -> Plan:
         for part, rows, batch in _batches(config, survey.documents * measured.sizes.positions)
         if rows < batch
     ]
-    return Plan(config.name, stages, measured.matmul, "\n".join((caption, *measured.notes, *small)))
+    notes = (caption, *measured.notes, *_price(config, measured, stages), *small)
+    return Plan(config.name, stages, measured.matmul, "\n".join(notes))
+
+
+def _price(config: RunConfig, measured: Calibration, stages: list[StagePlan]) -> list[str]:
+    """What the services that label will cost."""
+    if config.labels.labeler != "services":
+        return []
+    rows = next(stage.rows for stage in stages if stage.stage == "labels")
+    text = (config.activations.skip_first + measured.sizes.tokens) / 2  # positions are uniform
+    return [estimate.line(config.labels, config.requests, rows, text)]
 
 
 def survey_documents(config: RunConfig, rundir: RunDir) -> Survey:
@@ -187,6 +198,8 @@ def _data_stages(config: RunConfig, survey: Survey, measured: Calibration) -> li
     parts = _part_rows(config, rows)
     joined = disk["ar"] * parts["ar"] + disk["av"] * (rows - parts["ar"])
     loading = measured.load_seconds
+    # Of services, no calibration tells how long they take.
+    label_seconds = sizes.label_seconds * rows if config.labels.labeler == "offline" else 0.0
     return [
         StagePlan("corpus", documents, disk=survey.bytes, seconds=survey.seconds),
         StagePlan(
@@ -200,7 +213,7 @@ def _data_stages(config: RunConfig, survey: Survey, measured: Calibration) -> li
             read.speed,
         ),
         StagePlan("split", documents, seconds=survey.grouping_seconds),
-        StagePlan("labels", rows, labels, 0, disk["labels"] * rows, 0, sizes.label_seconds * rows),
+        StagePlan("labels", rows, labels, 0, disk["labels"] * rows, 0, label_seconds),
         StagePlan("tables", rows, 0, 0, joined, base + TABLE_COPIES * vectors, loading),
     ]
 

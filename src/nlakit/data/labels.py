@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +11,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from nlakit.config import LabelsConfig, RunConfig
-from nlakit.core.textstats import words
-from nlakit.data.labeler import Label, Labeler, LabelRequest
+from nlakit.core.lint import Limits, first_hard, lint
+from nlakit.data.label_file import FileLabeler
+from nlakit.data.labeler import Label, Labeler, LabelRequest, label_table
 from nlakit.data.offline import Background, OfflineLabeler
+from nlakit.data.quality import lines, quality, write_sheet
 from nlakit.errors import DataError
 from nlakit.parquet import read_table, write_table
-from nlakit.progress import ticker
-from nlakit.rundir import Rows, RunDir
+from nlakit.progress import say, ticker
+from nlakit.rundir import Rows, RunDir, atomic_write
 from nlakit.stage import stage
 
 COLUMNS = [
@@ -24,13 +28,33 @@ COLUMNS = [
     "token",
     "expected_tokens",
     "expected_chances",
+    "source_family",
 ]
 
 
-def make_labeler(config: RunConfig, rundir: RunDir) -> Labeler:
-    """The labeler of the configuration."""
+def make_labeler(config: RunConfig, rundir: RunDir, rows: int) -> Labeler:
+    """The labeler of the configuration, for a stage of `rows` rows."""
+    settings = config.labels
+    if settings.labeler == "file":
+        assert settings.file is not None, "checked in the configuration"
+        return FileLabeler(settings.file, rows)
+    if settings.labeler == "services":
+        from nlakit.data.services.labeler import ServiceLabeler
+
+        path, run = store_path(config, rundir), str(rundir.path.resolve())
+        return ServiceLabeler(settings, config.requests, path, run, rows)
+    return offline_labeler(rundir)
+
+
+def offline_labeler(rundir: RunDir) -> OfflineLabeler:
     corpus = read_table(rundir.need("corpus") / "corpus.parquet", ["text"])
     return OfflineLabeler(Background(corpus["text"].to_pylist()))
+
+
+def store_path(config: RunConfig, rundir: RunDir) -> Path:
+    """Where answers are kept: beside the run folder, so that all runs there share them."""
+    given = config.requests.store
+    return Path(given).expanduser() if given else rundir.path.parent / "answers.sqlite"
 
 
 def requests_of(table: pa.Table) -> list[LabelRequest]:
@@ -45,25 +69,26 @@ def requests_of(table: pa.Table) -> list[LabelRequest]:
     ]
 
 
-def checked(
-    labels: Sequence[Label], requests: Sequence[LabelRequest], min_words: int
-) -> list[Label]:
-    """Labels with those refused that are empty, too short, or not of their request.
+def limits_of(settings: LabelsConfig) -> Limits:
+    return Limits(settings.min_words, settings.max_words, settings.max_copied_words)
 
-    Short labels teach the AV to say nothing. Raises DataError if the labeler lost a row.
+
+def checked(
+    labels: Sequence[Label], requests: Sequence[LabelRequest], limits: Limits
+) -> list[Label]:
+    """Labels with those refused that the linter finds unfit to train on.
+
+    Raises DataError if the labeler lost a row.
     """
     if [label.row_id for label in labels] != [request.row_id for request in requests]:
         raise DataError("the labeler returned other rows than it was given")
     result = []
-    for label in labels:
-        if label.explanation is None:
-            result.append(label)
-        elif not label.explanation.strip():
-            result.append(Label(label.row_id, None, "empty"))
-        elif len(words(label.explanation)) < min_words:
-            result.append(Label(label.row_id, None, "too_short"))
-        else:
-            result.append(label)
+    for label, request in zip(labels, requests, strict=True):
+        fault = None
+        if label.explanation is not None:
+            fault = first_hard(lint(label.explanation, request.text, limits))
+        refused = dataclasses.replace(label, explanation=None, reason=fault)
+        result.append(refused if fault else label)
     return result
 
 
@@ -82,38 +107,39 @@ def check_duplicates(explanations: Sequence[str], allowed: float) -> float:
 
 @stage("labels", parents=("corpus", "activations"), sections=("labels",))
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
-    """Write `part-NNNNN.parquet` (row_id, api_explanation, reason, labeler_model)."""
+    """Write `part-NNNNN.parquet` (the columns of labeler.SCHEMA), quality.json and sheet.csv."""
     settings: LabelsConfig = config.labels
     table = read_table(rundir.need("activations"), COLUMNS)
-    labeler = make_labeler(config, rundir)
-    with ticker("labels", table.num_rows) as progress:
-        for number, start in enumerate(range(0, table.num_rows, settings.rows_per_chunk)):
-            target = folder / f"part-{number:05d}.parquet"
-            piece = table.slice(start, settings.rows_per_chunk)
-            if target.exists():
-                progress.skip(piece.num_rows)
-                continue
-            asked = requests_of(piece)
-            found = checked(labeler.label(asked), asked, settings.min_words)
-            write_table(target, _columns(found, labeler.name))
-            progress.advance(piece.num_rows)
-    return _summary(folder, settings)
+    labeler = make_labeler(config, rundir, table.num_rows)
+    try:
+        with ticker("labels", table.num_rows) as progress:
+            for number, start in enumerate(range(0, table.num_rows, settings.rows_per_chunk)):
+                target = folder / f"part-{number:05d}.parquet"
+                piece = table.slice(start, settings.rows_per_chunk)
+                if target.exists():
+                    progress.skip(piece.num_rows)
+                    continue
+                asked = requests_of(piece)
+                found = checked(labeler.label(asked, progress.advance), asked, limits_of(settings))
+                write_table(target, label_table(found, asked))
+    finally:
+        labeler.close()
+    return _summary(folder, table, settings)
 
 
-def _columns(labels: Sequence[Label], name: str) -> dict[str, pa.Array]:
-    return {
-        "row_id": pa.array([label.row_id for label in labels], pa.string()),
-        "api_explanation": pa.array([label.explanation for label in labels], pa.string()),
-        "reason": pa.array([label.reason for label in labels], pa.string()),
-        "labeler_model": pa.array([name] * len(labels), pa.string()),
-    }
-
-
-def _summary(folder: Path, settings: LabelsConfig) -> Rows:
+def _summary(folder: Path, rows: pa.Table, settings: LabelsConfig) -> Rows:
     table = read_table(folder)
     texts = [text for text in table["api_explanation"].to_pylist() if text is not None]
     reasons = Counter(reason for reason in table["reason"].to_pylist() if reason is not None)
     if not texts:
         raise DataError("no row got a label", found=dict(reasons), do="check the labeler")
     check_duplicates(texts, settings.max_duplicate_share)
+    ids = rows["row_id"].to_pylist()
+    sources = dict(zip(ids, rows["detokenized_text_truncated"].to_pylist(), strict=True))
+    families = dict(zip(ids, rows["source_family"].to_pylist(), strict=True))
+    report = quality(table, sources, families, limits_of(settings))
+    atomic_write(folder / "quality.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_sheet(folder / "sheet.csv", table, sources, families)
+    for line in lines(report):
+        say(line)
     return Rows(entered=table.num_rows, kept=len(texts), dropped=dict(reasons))

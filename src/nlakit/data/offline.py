@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from nlakit.core.textstats import WORD, longest_copied_run, words
-from nlakit.data.labeler import Label, LabelRequest
+from nlakit.data.labeler import Advance, Label, LabelRequest, ignore
 
 MAX_COPIED_WORDS = 4
 FUNCTION_WORDS = frozenset(
@@ -52,15 +52,25 @@ class OfflineLabeler:
     def __init__(self, background: Background) -> None:
         self.background = background
 
-    def label(self, requests: Sequence[LabelRequest]) -> list[Label]:
-        return [self._one(request) for request in requests]
+    def label(self, requests: Sequence[LabelRequest], advance: Advance = ignore) -> list[Label]:
+        made = [self._one(request) for request in requests]
+        advance(len(made))
+        return made
+
+    def close(self) -> None:
+        pass
 
     def _one(self, request: LabelRequest) -> Label:
         for tail_words in range(MAX_COPIED_WORDS, 0, -1):
             text = self._compose(request, tail_words)
             if longest_copied_run(text, request.text) <= MAX_COPIED_WORDS:
-                return Label(request.row_id, text)
-        return Label(request.row_id, None, "copies_source")
+                return self._made(request, text, None)
+        return self._made(request, None, "copied_source")
+
+    def _made(self, request: LabelRequest, text: str | None, reason: str | None) -> Label:
+        return Label(
+            request.row_id, text, reason, self.name, tokens_in=0, tokens_out=0, cost=0.0, attempts=1
+        )
 
     def _compose(self, request: LabelRequest, tail_words: int) -> str:
         head, tail = split_tail(request.text, tail_words)

@@ -1,0 +1,195 @@
+"""One question to one service: from the store if it was ever answered, else asked until it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic
+
+from nlakit.config import RequestsConfig
+from nlakit.data.services.answers import Kind, parse
+from nlakit.data.services.faults import AWAY, UNKNOWN, Fault, RowFailed, Tokens
+from nlakit.data.services.ledger import Ledger, Record, request_key
+from nlakit.data.services.limits import Budget, Gate, backoff, nap
+from nlakit.data.services.prices import Price
+from nlakit.data.services.prompts import Prompt
+from nlakit.data.services.service import Service, out_of_quota_until
+from nlakit.errors import ServiceError
+from nlakit.progress import say
+
+OVERHEAD_TOKENS = 200  # of roles, separators and a provider's own words around a prompt
+HOPELESS = 4  # failures in a row of a service that never answered
+
+
+@dataclass(frozen=True)
+class Answered(Generic[Kind]):
+    """A typed answer with its record in the store; sent: requests that the question took."""
+
+    value: Kind
+    record: Record
+    sent: int
+
+
+class Asker:
+    """Asks one service within the limits. The store, the budget and `stop` are shared by all."""
+
+    def __init__(
+        self,
+        service: Service,
+        max_tokens: int,
+        price: Price | None,
+        ledger: Ledger,
+        budget: Budget,
+        settings: RequestsConfig,
+        stop: asyncio.Event,
+    ) -> None:
+        self.service, self.max_tokens, self.price = service, max_tokens, price
+        self.ledger, self.budget, self.settings, self.stop = ledger, budget, settings, stop
+        self.gate = Gate(settings.concurrency, stop)
+        self.gate.close_until(ledger.pauses().get(service.name, 0.0))
+        self.dead: ServiceError | None = None
+        self.failures, self.last_answer = 0, 0.0
+        self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        if self.gate.until > time.time():
+            self._say_asleep()
+
+    async def ask(
+        self, prompt: Prompt, kind: type[Kind], first: Callable[[], None]
+    ) -> Answered[Kind]:
+        """The answer to a prompt. `first` is called before anything is sent.
+
+        Raises RowFailed if the service gives none that can be used, ServiceError if it gives none
+        at all, LimitReached.
+        """
+        schema = json.dumps(kind.model_json_schema(), sort_keys=True)
+        key = request_key(self.service.identity, prompt.instructions, prompt.message, schema)
+        turn = self.turns[key]  # equal questions in flight at the same time are asked once
+        try:
+            async with turn:
+                record, sent, useless = await self.ledger.look(key)
+                if record is not None:
+                    return Answered(parse(record.answer, kind), record, sent)
+                first()
+                return await self._until_answered(key, prompt, kind, schema, sent, useless)
+        finally:
+            if not turn.locked():
+                self.turns.pop(key, None)
+
+    async def _until_answered(
+        self, key: str, prompt: Prompt, kind: type[Kind], schema: str, sent: int, useless: int
+    ) -> Answered[Kind]:
+        size = len((prompt.instructions + prompt.message + schema).encode(errors="replace"))
+        # A token is at least a byte.
+        worst = self.price.cost(size + OVERHEAD_TOKENS, self.max_tokens) if self.price else None
+        away = 0
+        while True:
+            try:
+                async with self.gate.entered():
+                    if self.dead is not None:
+                        raise self.dead
+                    sent += 1
+                    value, record = await self._once(key, prompt, kind, worst)
+                return Answered(value, record, sent)
+            except Fault as fault:
+                if fault.kind == "quota":
+                    await self._sleep(fault)
+                elif fault.kind in ("rate_limit", "overloaded"):
+                    self.gate.refused(fault.retry_after)
+                    self._check_alive(fault)
+                elif fault.kind in AWAY:
+                    away += 1
+                    self._check_alive(fault)
+                    await nap(fault.retry_after or backoff(away), self.stop)
+                else:
+                    useless += 1
+                    if useless >= self.settings.attempts:
+                        raise RowFailed(fault.kind, sent) from fault
+
+    async def _once(
+        self, key: str, prompt: Prompt, kind: type[Kind], worst: float | None
+    ) -> tuple[Kind, Record]:
+        """Send one request; whatever becomes of it is written down."""
+        await self.budget.reserve(worst)
+        cost = worst
+        reply = None
+        try:
+            number = await self.ledger.sent(key, self.service.name, worst)
+            try:
+                reply = await self.service.ask(prompt, kind)
+                value = parse(reply.text, kind)
+            except Fault as fault:
+                tokens = reply.tokens if reply else fault.tokens
+                cost = self._cost(tokens, fault.sent, worst)
+                said = reply.text[:2000].encode(errors="replace").decode() if reply else None
+                await self.ledger.came(number, fault.kind, said, None, tokens, cost)
+                if fault.kind not in AWAY:
+                    self._alive()
+                raise
+            except ServiceError:
+                cost = 0.0 if self.price else None
+                await self.ledger.came(number, "rejected", None, None, UNKNOWN, cost)
+                raise
+            cost = self._cost(reply.tokens, True, worst)
+            record = await self.ledger.came(
+                number, "ok", reply.text, reply.model, reply.tokens, cost
+            )
+        finally:
+            await self.budget.settle(worst, cost)
+        self._alive()
+        self.gate.answered()
+        return value, record
+
+    def _cost(self, tokens: Tokens, sent: bool, worst: float | None) -> float | None:
+        """What one request cost; the worst where it may have been charged and nobody said."""
+        if self.price is None:
+            return None
+        if not sent:
+            return 0.0
+        if tokens[0] is None or tokens[1] is None:
+            return worst
+        return self.price.cost(tokens[0], tokens[1])
+
+    def _alive(self) -> None:
+        self.failures, self.last_answer = 0, time.monotonic()
+
+    def _check_alive(self, fault: Fault) -> None:
+        """Give a service up that never answered, or not for `patience` seconds."""
+        self.failures += 1
+        never = self.last_answer == 0.0 and fault.kind != "rate_limit"
+        silent = time.monotonic() - self.last_answer > self.settings.patience
+        if self.failures >= HOPELESS and (never or silent):
+            self.dead = ServiceError(
+                f"{self.service.name} does not answer",
+                found=fault,
+                do="check that it runs and its address; then run again, every answer is kept",
+            )
+            raise self.dead
+
+    async def _sleep(self, fault: Fault) -> None:
+        """Out of quota: nobody asks before the reset, in this sitting or the next."""
+        if not self.settings.wait_for_quota:
+            self.dead = ServiceError(
+                f"the quota of {self.service.name} is used up",
+                found=fault.detail,
+                do="run again when it is back, or set requests.wait_for_quota: true",
+            )
+            raise self.dead
+        if self.gate.until > time.time():
+            return  # those in flight hear of it one after the other
+        until = out_of_quota_until(fault, self.settings.quota_reset_hour)
+        self.gate.close_until(until)
+        await self.ledger.pause(self.service.name, until)
+        self._say_asleep()
+
+    def _say_asleep(self) -> None:
+        until = datetime.fromtimestamp(self.gate.until, UTC)
+        seconds = self.gate.until - time.time()
+        say(
+            f"{self.service.name}: the quota is used up; asleep until {until:%Y-%m-%d %H:%M:%S} UTC"
+            f" ({seconds:.0f} s). Every answer is kept; stopping now loses nothing"
+        )

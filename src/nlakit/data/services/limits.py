@@ -1,0 +1,151 @@
+"""How fast, how long and for how much a service may be asked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from nlakit.data.services.ledger import Spent
+from nlakit.errors import LimitReached
+
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 60.0  # seconds
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait before attempt 1, 2, ...: doubling, with full jitter, so that requests that
+    failed together do not come back together."""
+    return random.uniform(0.1, 1.0) * min(FIRST_BACKOFF * 2 ** (attempt - 1), LONGEST_BACKOFF)
+
+
+class Stopped(Exception):
+    """Nothing new is begun any more."""
+
+
+async def nap(seconds: float, stop: asyncio.Event) -> None:
+    """Sleep, at most until the work is stopped. Raises Stopped."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    if stop.is_set():
+        raise Stopped
+
+
+def next_hour(hour: float, now: float) -> float:
+    """Unix time of the next time that it is `hour` o'clock UTC."""
+    moment = datetime.fromtimestamp(now, UTC)
+    at = moment.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(hours=hour)
+    return (at if at > moment else at + timedelta(days=1)).timestamp()
+
+
+class Gate:
+    """How many requests to one service may be in flight: additive increase, multiplicative
+    decrease (as TCP's congestion control), after a start that doubles.
+
+    most: the concurrency that the user allows.
+    """
+
+    def __init__(self, most: int, stop: asyncio.Event) -> None:
+        self.most, self.window, self.stop = most, 1.0, stop
+        self.starting = True
+        self.in_flight = 0
+        self.until = 0.0  # Unix time; nobody enters before
+        self.refusals = 0  # rate limits in a row
+        self.changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def entered(self) -> AsyncIterator[None]:
+        """Wait for a place, and for the end of a pause. Raises Stopped."""
+        while True:
+            async with self.changed:
+                await self.changed.wait_for(lambda: self.in_flight < int(self.window))
+                wait = self.until - time.time()
+                if self.stop.is_set():
+                    raise Stopped
+                if wait <= 0:
+                    self.in_flight += 1
+                    break
+            await nap(min(wait, 30.0), self.stop)  # a clock may be set, a machine may sleep
+        try:
+            yield
+        finally:
+            async with self.changed:
+                self.in_flight -= 1
+                self.changed.notify_all()
+
+    def answered(self) -> None:
+        """An answer came: allow a little more."""
+        self.refusals = 0
+        step = 1.0 if self.starting else 1.0 / self.window
+        self.window = min(self.window + step, float(self.most))
+
+    def refused(self, retry_after: float | None) -> None:
+        """The service asked for less. Refusals of requests sent before the last one count once."""
+        now = time.time()
+        if now >= self.until:
+            self.starting = False
+            self.window = max(self.window / 2, 1.0)
+            self.refusals += 1
+        wait = backoff(self.refusals) if retry_after is None else retry_after
+        # Not all at the same instant: a limiter that counts by the second would refuse them again.
+        self.until = max(self.until, now + wait * random.uniform(1.0, 1.1))
+
+    def close_until(self, until: float) -> None:
+        self.until = max(self.until, until)
+
+
+class Budget:
+    """What may still be spent. The worst case of all in flight is reserved, so that no limit is
+    ever exceeded, and what a kill cut off stays spent."""
+
+    def __init__(
+        self, spent: Spent, max_cost: float | None, max_requests: int | None, max_rows: int | None
+    ) -> None:
+        self.cost, self.requests, self.rows = spent.cost, spent.requests, 0
+        self.unpriced = spent.unpriced
+        self.max_cost, self.max_requests, self.max_rows = max_cost, max_requests, max_rows
+        self.reserved, self.in_flight = 0.0, 0
+        self.changed = asyncio.Condition()
+
+    def begin_row(self) -> None:
+        """Count a row for which something is asked. Raises LimitReached."""
+        if self.max_rows is not None and self.rows >= self.max_rows:
+            raise self._reached("max_rows", f"{self.rows} rows in this sitting")
+        self.rows += 1
+
+    async def reserve(self, worst: float | None) -> None:
+        """Take the worst cost of one request out of what is left. Raises LimitReached once not
+        even the end of those in flight can make room."""
+        async with self.changed:
+            if self.max_requests is not None and self.requests >= self.max_requests:
+                raise self._reached("max_requests", f"{self.requests} requests")
+            while self.max_cost is not None and worst is not None:
+                if self.cost + self.reserved + worst <= self.max_cost:
+                    break
+                if not self.in_flight:
+                    raise self._reached(
+                        "max_cost", f"${self.cost:.4f}, and one more may cost ${worst:.4f}"
+                    )
+                await self.changed.wait()
+            self.requests += 1
+            self.in_flight += 1
+            self.reserved += worst or 0.0
+
+    async def settle(self, worst: float | None, cost: float | None) -> None:
+        """Put the true cost in the place of the reserved one."""
+        async with self.changed:
+            self.in_flight -= 1
+            self.reserved -= worst or 0.0
+            self.cost += cost or 0.0
+            self.unpriced += cost is None
+            self.changed.notify_all()
+
+    def _reached(self, name: str, found: str) -> LimitReached:
+        return LimitReached(
+            f"stopped at requests.{name}",
+            found=found,
+            do="every answer is kept; raise the limit and run again to go on",
+        )

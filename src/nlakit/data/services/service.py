@@ -1,0 +1,271 @@
+"""Models behind HTTP APIs, through pydantic-ai; one call is one request, and never more."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from nlakit.config import ServiceConfig
+from nlakit.data.services.faults import UNKNOWN, Fault, Tokens
+from nlakit.data.services.prompts import Prompt
+from nlakit.errors import ConfigError, ServiceError
+
+MOST_BYTES = 4 << 20  # of one response; an answer of 600 tokens takes a thousandth
+QUOTA_SECONDS = 600.0  # a service that asks to wait longer is out of quota
+KEYS = {
+    "anthropic": "ANTHROPIC_API_KEY",
+    "openai": "OPENAI_API_KEY",
+    "google": "GEMINI_API_KEY",
+}
+DAILY = re.compile(r"per.?day|daily|\b[RT]PD\b|PerDay", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a service answered."""
+
+    text: str
+    model: str | None
+    tokens: Tokens
+
+
+class Service(Protocol):
+    """One labeler or auditor. `identity` is what, besides the prompt, decides its answers."""
+
+    name: str
+    identity: dict[str, Any]
+
+    async def ask(self, prompt: Prompt, kind: type[BaseModel]) -> Reply:
+        """Send one request. Raises Fault where another may do better, ServiceError where none
+        can."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class ModelService:
+    """A model of pydantic-ai, asked once a call: its own retries and the SDK's are off, since a
+    request that is not counted could exceed a limit.
+
+    model: built from the configuration unless given.
+    """
+
+    def __init__(
+        self, config: ServiceConfig, timeout: float, connections: int, model: Any = None
+    ) -> None:
+        self.config, self.timeout, self.name = config, timeout, config.name
+        self.identity = config.model_dump(mode="json", exclude={"key_variable"})
+        self.client: Any = None
+        if model is None:
+            self.client = _client(timeout, connections)
+            model = build_model(config, self.client)
+        self.model = model
+        self.settings: dict[str, Any] = {
+            "max_tokens": config.max_tokens,
+            "timeout": timeout,
+            "max_retries": 0,
+            **({} if config.temperature is None else {"temperature": config.temperature}),
+            **config.options,
+        }
+
+    async def ask(self, prompt: Prompt, kind: type[BaseModel]) -> Reply:
+        from pydantic_ai.direct import model_request
+        from pydantic_ai.exceptions import AgentRunError
+        from pydantic_ai.messages import ModelRequest
+
+        request = ModelRequest.user_text_prompt(prompt.message, instructions=prompt.instructions)
+        settings: Any = self.settings
+        try:
+            answer = await model_request(
+                self.model,
+                [request],
+                model_settings=settings,
+                model_request_parameters=self._parameters(kind),
+            )
+        except AgentRunError as error:
+            raise translated(error, self.name) from error
+        except (OSError, TimeoutError, ValueError, TypeError, KeyError, AttributeError) as error:
+            # An SDK that meets a body it did not expect fails in its own ways.
+            raise Fault("protocol", f"{type(error).__name__}: {error}") from error
+        return _reply(answer)
+
+    def _parameters(self, kind: type[BaseModel]) -> Any:
+        from pydantic_ai.models import ModelRequestParameters
+        from pydantic_ai.output import OutputObjectDefinition
+        from pydantic_ai.tools import ToolDefinition
+
+        schema = kind.model_json_schema()
+        profile: Any = self.model.profile
+        if self.config.kind == "compatible" or profile.get("supports_json_schema_output"):
+            form = OutputObjectDefinition(json_schema=schema, name=kind.__name__)
+            return ModelRequestParameters(output_mode="native", output_object=form)
+        tool = ToolDefinition(
+            name="answer", parameters_json_schema=schema, description="Give the answer."
+        )
+        return ModelRequestParameters(
+            output_mode="tool", output_tools=[tool], allow_text_output=False
+        )
+
+    async def close(self) -> None:
+        if self.client is not None:
+            await self.client.aclose()
+
+
+def _reply(answer: Any) -> Reply:
+    from pydantic_ai.messages import TextPart, ToolCallPart
+
+    usage = answer.usage
+    known = bool(usage.input_tokens or usage.output_tokens)
+    tokens = (usage.input_tokens, usage.output_tokens) if known else UNKNOWN
+    calls = [part.args_as_json_str() for part in answer.parts if isinstance(part, ToolCallPart)]
+    texts = [part.content for part in answer.parts if isinstance(part, TextPart)]
+    text = calls[0] if calls else "".join(texts)
+    if answer.finish_reason == "content_filter" or "refusal" in (answer.provider_details or {}):
+        raise Fault("refusal", text[:200], tokens=tokens)
+    if answer.finish_reason == "length":
+        raise Fault("cut_off", f"longer than max_tokens: {text[-80:]!r}", tokens=tokens)
+    return Reply(text, answer.model_name, tokens)
+
+
+def build_model(config: ServiceConfig, client: Any) -> Any:
+    """The model of a configuration. Raises ConfigError for a missing key or package."""
+    try:
+        if config.kind == "anthropic":
+            from pydantic_ai.models.anthropic import AnthropicModel
+            from pydantic_ai.providers.anthropic import AnthropicProvider
+
+            provider = AnthropicProvider(
+                api_key=key_of(config), base_url=config.base_url, http_client=client
+            )
+            return AnthropicModel(config.model, provider=provider)
+        if config.kind == "google":
+            from pydantic_ai.models.google import GoogleModel
+            from pydantic_ai.providers.google import GoogleProvider
+
+            google = GoogleProvider(
+                api_key=key_of(config), base_url=config.base_url, http_client=client
+            )
+            return GoogleModel(config.model, provider=google)
+        from pydantic_ai.models.openai import OpenAIChatModel
+        from pydantic_ai.providers.openai import OpenAIProvider
+        from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+    except ImportError as error:
+        raise ConfigError(
+            f"labelling with {config.name} needs packages that are not installed",
+            found=error.name or error,
+            do='pip install "nlakit[labels]"',
+        ) from error
+    if config.kind == "openai":
+        own = OpenAIProvider(api_key=key_of(config), base_url=config.base_url, http_client=client)
+        return OpenAIChatModel(config.model, provider=own)
+    assert config.base_url is not None, "checked in the configuration"
+    key = key_of(config) if config.key_variable else "none"
+    server = OpenAICompatibleProvider(
+        "compatible", base_url=config.base_url, api_key=key, http_client=client
+    )
+    return OpenAIChatModel(config.model or "default", provider=server)
+
+
+def key_of(config: ServiceConfig) -> str:
+    """The service's key from the environment. Raises ConfigError if it is not there."""
+    name = config.key_variable or KEYS[config.kind]
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise ConfigError(
+            f"no key for {config.name}",
+            found=f"the environment variable {name} is not set",
+            do=f"set {name} in the environment; nlakit never writes it down",
+        )
+    return key
+
+
+def _client(timeout: float, connections: int) -> Any:
+    import httpx2
+
+    class Capped(httpx2.AsyncByteStream):
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for piece in self.inner:
+                size += len(piece)
+                if size > MOST_BYTES:
+                    raise httpx2.ReadError(f"the response is longer than {MOST_BYTES} bytes")
+                yield piece
+
+        async def aclose(self) -> None:
+            await self.inner.aclose()
+
+    class Transport(httpx2.AsyncHTTPTransport):
+        async def handle_async_request(self, request: Any) -> Any:
+            response = await super().handle_async_request(request)
+            response.stream = Capped(response.stream)
+            return response
+
+    limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+    return httpx2.AsyncClient(transport=Transport(limits=limits), timeout=timeout)
+
+
+def translated(error: Exception, name: str) -> Exception:
+    """pydantic-ai's error as a Fault, if asking again may help, else as a ServiceError."""
+    from pydantic_ai import exceptions as e
+
+    wait = getattr(error, "retry_after", None)
+    text = plain(str(error))
+    if isinstance(error, e.ContentFilterError):
+        return Fault("refusal", text)
+    if isinstance(error, e.ModelRateLimitError | e.ModelQuotaExceededError):
+        if DAILY.search(text) or (wait or 0) > QUOTA_SECONDS:
+            return Fault("quota", text, retry_after=wait)
+        if isinstance(error, e.ModelRateLimitError):
+            return Fault("rate_limit", text, retry_after=wait)
+        return ServiceError(f"the account behind {name} has no credit left", found=text)
+    if isinstance(error, e.ModelContextWindowExceededError):
+        return ServiceError(
+            f"a text is longer than {name} takes",
+            found=text,
+            do="lower labels.max_characters, or use a model with a longer context",
+        )
+    if isinstance(error, e.ModelAuthenticationError):
+        return ServiceError(f"{name} does not accept the key", found=text, do="check the key")
+    if isinstance(error, e.ModelNotFoundError):
+        return ServiceError(
+            f"{name} is not known to the service", found=text, do="check model and base_url"
+        )
+    if isinstance(error, e.ModelUnavailableError):
+        return Fault("overloaded", text, retry_after=wait)
+    if isinstance(error, e.ModelServerError):
+        return Fault("server", text, retry_after=wait)
+    if isinstance(error, e.ModelTimeoutError | e.ModelRequestTimeout):
+        return Fault("timeout", text)
+    if isinstance(error, e.ModelConnectionError):
+        if "longer than" in text:
+            return Fault("too_large", text)
+        return Fault("connection", text, sent=error.phase not in ("pool", "connect"))
+    if isinstance(error, e.ModelRequestRejectedError):
+        return ServiceError(f"{name} rejects the request", found=text, do="see the answer")
+    return Fault("protocol", text)
+
+
+def plain(text: str) -> str:
+    """A service's words on one line, short, and without anything that looks like a key."""
+    text = re.sub(r"\b(sk|key|AIza|gsk|xai|pk)[-_A-Za-z0-9]{12,}", "[key]", " ".join(text.split()))
+    return text[:300]
+
+
+def out_of_quota_until(fault: Fault, reset_hour: float | None) -> float:
+    """Unix time to which a daily quota is used up: from the answer, else the configured hour,
+    else an hour from now."""
+    from nlakit.data.services.limits import next_hour
+
+    now = time.time()
+    if fault.retry_after is not None and (reset_hour is None or fault.retry_after >= 1):
+        return now + fault.retry_after
+    return next_hour(reset_hour, now) if reset_hour is not None else now + 3600.0

@@ -1,0 +1,154 @@
+"""Command-line tools such as `claude` and `gemini` as labelers: one process a request.
+
+The texts are untrusted, so a tool runs in an empty folder, without a shell, with its own abilities
+switched off where nlakit knows how (TOOLS), and within a time limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import BaseModel
+
+from nlakit.config import ServiceConfig
+from nlakit.data.services.faults import UNKNOWN, Fault, Tokens
+from nlakit.data.services.prompts import Prompt
+from nlakit.data.services.service import DAILY, MOST_BYTES, Reply, plain
+from nlakit.errors import ConfigError, ServiceError
+
+# What follows the program where the configuration names the program alone.
+TOOLS = {
+    "claude": (
+        "--print", "--output-format", "json", "--tools", "", "--strict-mcp-config",
+        "--setting-sources", "", "--no-session-persistence",
+    ),
+    "gemini": (
+        "--output-format", "json", "--extensions", "none", "--approval-mode", "default",
+        "--policy", "../deny-all.toml",
+    ),
+}  # fmt: skip
+DENY_ALL = '[[rule]]\ntoolName = "*"\ndecision = "deny"\npriority = 999\n'
+LOGIN = re.compile(r"log ?in|sign ?in|auth method|authenticat|api key|credential", re.IGNORECASE)
+LIMITED = re.compile(r"quota|rate.?limit|429|exhausted|too many requests", re.IGNORECASE)
+BUSY = re.compile(r"overloaded|unavailable|\b50[0-9]\b|ECONNRESET|ETIMEDOUT", re.IGNORECASE)
+FORM = """
+
+Answer with one JSON object and nothing else, of this JSON schema:
+{schema}
+"""
+
+
+class ToolService:
+    """A tool of the configuration. Raises ConfigError if it is not installed."""
+
+    def __init__(self, config: ServiceConfig, timeout: float) -> None:
+        self.name, self.timeout = config.name, timeout
+        self.identity = config.model_dump(mode="json", exclude={"key_variable"})
+        program, *given = config.command
+        # shutil.which finds Windows' .CMD shims, which a bare name does not start.
+        found = shutil.which(program)
+        if found is None:
+            raise ConfigError(
+                f"the tool {program} is not installed",
+                found="not on the PATH",
+                do="install it, or give its full path in labels.services",
+            )
+        known = TOOLS.get(Path(program).stem, ())
+        model = ("--model", config.model) if config.model and known and not given else ()
+        self.command = [found, *(given or known), *model]
+        self.folder = tempfile.TemporaryDirectory(prefix="nlakit-tool-")
+        (Path(self.folder.name) / "deny-all.toml").write_text(DENY_ALL, encoding="utf-8")
+
+    async def ask(self, prompt: Prompt, kind: type[BaseModel]) -> Reply:
+        form = FORM.format(schema=json.dumps(kind.model_json_schema()))
+        text = f"{prompt.instructions}\n\n{prompt.message}{form}"
+        empty = tempfile.mkdtemp(dir=self.folder.name)
+        try:
+            code, out, err = await self._start(text.encode("utf-8", errors="replace"), empty)
+        finally:
+            shutil.rmtree(empty, ignore_errors=True)
+        if code != 0:
+            raise self._trouble(code, f"{err} {out}")
+        return read_output(out)
+
+    async def _start(self, text: bytes, folder: str) -> tuple[int, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *self.command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=folder,
+        )
+        try:
+            out, err = await asyncio.wait_for(process.communicate(text), self.timeout)
+        except TimeoutError as error:
+            raise Fault("timeout", f"no answer in {self.timeout:.0f} s") from error
+        finally:
+            if process.returncode is None:
+                await asyncio.to_thread(_end, process.pid)
+                await process.wait()
+        if len(out) > MOST_BYTES:
+            raise Fault("too_large", f"{len(out)} bytes")
+        try:
+            return process.returncode or 0, out.decode(), err.decode(errors="replace")
+        except UnicodeDecodeError as error:
+            raise Fault("unreadable", str(error)) from error
+
+    def _trouble(self, code: int, said: str) -> Exception:
+        text = plain(said) or f"exit code {code}"
+        if LIMITED.search(said):
+            return Fault("quota" if DAILY.search(said) else "rate_limit", text)
+        if LOGIN.search(said):
+            return ServiceError(
+                f"{self.name} asks for a login", found=text, do="start it once by hand and log in"
+            )
+        if BUSY.search(said):
+            return Fault("overloaded", text)
+        return Fault("server", f"exit code {code}: {text}")
+
+    async def close(self) -> None:
+        self.folder.cleanup()
+
+
+def _end(pid: int) -> None:
+    """End a tool and what it started: a shim's child outlives the shim."""
+    with contextlib.suppress(psutil.Error):
+        tool = psutil.Process(pid)
+        for process in [*tool.children(recursive=True), tool]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def read_output(out: str) -> Reply:
+    """The answer in a tool's output: plain text, or JSON around it with its counts of tokens."""
+    try:
+        data = json.loads(out)
+    except ValueError:
+        return Reply(out.strip(), None, UNKNOWN)
+    text = data.get("result", data.get("response")) if isinstance(data, dict) else None
+    if not isinstance(text, str):
+        return Reply(out.strip(), None, UNKNOWN)
+    if data.get("is_error"):
+        raise Fault("server", plain(text))
+    return Reply(text, None, _tokens(data))
+
+
+def _tokens(data: dict[str, Any]) -> Tokens:
+    """claude: usage.input_tokens and the like; gemini: stats.models.NAME.tokens."""
+    usage = data.get("usage")
+    if isinstance(usage, dict) and "output_tokens" in usage:
+        names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+        return sum(int(usage.get(name) or 0) for name in names), int(usage["output_tokens"])
+    try:
+        models = [model["tokens"] for model in data["stats"]["models"].values()]
+        return sum(m["prompt"] for m in models), sum(m["candidates"] for m in models)
+    except (KeyError, TypeError, AttributeError):
+        return UNKNOWN
