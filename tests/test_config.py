@@ -21,6 +21,7 @@ CHANGED = {
     "activations": {"positions_per_document": 2},
     "split": {"test": 0.2},
     "labels": {"min_words": 7},
+    "requests": {"concurrency": 3},
     "tables": {"av_close": "</done>"},
     "ar": {"batch_rows": 3},
     "av": {"batch_rows": 3},

@@ -19,7 +19,8 @@ from nlakit.data.split import read_split
 from nlakit.errors import DataError, RunError
 from nlakit.parquet import read_table, vector_array
 from nlakit.rundir import RunDir
-from nlakit.trial import compare, hold_out, judge, pick_rows, table_of, trial_settings
+from nlakit.trial import compare, hold_out, judge, table_of, trial_settings
+from nlakit.try_labels import pick_rows
 from tests.conftest import D, toy_corpus, toy_settings
 
 THINGS = ("aaaa", "kkkk", "uuuu", "zzzz")

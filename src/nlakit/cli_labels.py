@@ -43,9 +43,12 @@ def labels(
         guarded(config, path, ["labels"] if redo else [], ("labels",))
         return
     guarded(config, path, [], ("corpus", "activations", "split"))
-    from nlakit.trial import run_trial, table_of
+    from nlakit.trial import table_of
+    from nlakit.try_labels import run_trial
 
-    report = run_trial(config, RunDir(path), try_rows)
+    report, said = run_trial(config, RunDir(path), try_rows)
+    for line in said:
+        console.print(line, markup=False, soft_wrap=True)
     console.print(table_of(report))
 
 
@@ -61,15 +64,15 @@ def export_labels(
 
 def agree(first: RunPath, second: RunPath) -> None:
     """Say how far the labels of two runs agree, row by row, beside chance."""
-    from nlakit.data.quality import agreement, agreement_lines
+    from nlakit.data.quality import agreement, agreement_line
 
     tables = [read_table(RunDir(run).need("labels")) for run in (first, second)]
     rows = read_table(RunDir(first).need("activations"), ["row_id", "doc_id"])
     documents = dict(zip(rows["row_id"].to_pylist(), rows["doc_id"].to_pylist(), strict=True))
     if not set(documents) & set(tables[1]["row_id"].to_pylist()):
         raise DataError("the two runs have no row in common", do="use runs over the same rows")
-    for line in agreement_lines(agreement(tables[0], tables[1], documents)):
-        console.print(line, markup=False, soft_wrap=True)
+    found = agreement(tables[0], tables[1], documents)
+    console.print(agreement_line(found), markup=False, soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:

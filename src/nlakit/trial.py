@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,15 +22,14 @@ from nlakit.core.metrics import mean_unit
 from nlakit.core.statistics import derangement, paired_difference
 from nlakit.core.textstats import longest_copied_run, words
 from nlakit.data.corpus import order_key
-from nlakit.data.split import read_split
 from nlakit.data.tables import base_contract, measured_norms
 from nlakit.errors import DataError
 from nlakit.evaluate.scoring import Scores, gains, score_all, summarise
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
-from nlakit.parquet import matrix, read_table
+from nlakit.parquet import matrix
 from nlakit.rows import TableRows
-from nlakit.rundir import RunDir, atomic_write
+from nlakit.rundir import atomic_write
 from nlakit.train.ar import ARTask, enable_checkpointing, prepared_contract
 from nlakit.train.loop import Trainer
 
@@ -83,31 +80,6 @@ class TrialReport:
     def as_dict(self) -> dict[str, Any]:
         """As it goes into trial.json."""
         return {**asdict(self), "labelers": list(self.labelers)}
-
-
-def pick_rows(rundir: RunDir, count: int, seed: int) -> pa.Table:
-    """`count` rows of the finished activations stage (all if there are fewer), in its order and
-    columns: one of each document in turn, documents and rows drawn by a key of the seed and their
-    ids alone. Once the split is finished, never a row of the `test` part.
-
-    Raises RunError if the activations are not finished.
-    """
-    folder = rundir.need("activations")
-    names = read_table(folder, ["row_id", "doc_id"])
-    pairs = list(zip(names["row_id"].to_pylist(), names["doc_id"].to_pylist(), strict=True))
-    if rundir.manifest("split") is not None:
-        split = read_split(rundir.need("split")).filter(pc.field("part") != "test")
-        allowed = set(split["doc_id"].to_pylist())
-        pairs = [(row, doc) for row, doc in pairs if doc in allowed]
-    turns: Counter[str] = Counter()
-    drawn: list[tuple[int, bytes, str]] = []
-    for row, doc in sorted(pairs, key=lambda pair: order_key(seed, "trial", pair[0])):
-        drawn.append((turns[doc], order_key(seed, "trial", doc), row))
-        turns[doc] += 1
-    picked = pc.field("row_id").isin(pa.array([row for *_, row in sorted(drawn)[:count]]))
-    # A file at a time: the vectors of a large run need not fit into memory.
-    files = sorted(folder.glob("*.parquet"))
-    return pa.concat_tables([read_table(file).filter(picked) for file in files])
 
 
 def compare(

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nlakit.core.lint import Limits
 from nlakit.core.textstats import longest_copied_run, words
 from nlakit.data.labeler import Label, LabelRequest
 from nlakit.data.labels import check_duplicates, checked
@@ -56,8 +57,9 @@ def test_labels_do_not_depend_on_their_chunk() -> None:
 
 
 def test_next_tokens_in_words() -> None:
-    assert [spell(t) for t in (" the", "ing", ",", "\n", "  ", " (")] == [
+    assert [spell(t) for t in (" the", "ing", ",", "\n", "  ", " (", "\ufffd", "\x07")] == [
         "the", "-ing", "a comma", "a line break", "a gap", "a bracket",
+        "part of a character", "part of a character",
     ]  # fmt: skip
 
 
@@ -75,14 +77,14 @@ def test_planted_mode_7_short_labels_are_refused() -> None:
         Label("2", None, "copies_source"),
         Label("3", "A label that has more than enough words."),
     ]
-    kept = checked(found, requests, 6)
+    kept = checked(found, requests, Limits())
     assert [one.reason for one in kept] == ["too_short", "empty", "copies_source", None]
     assert [one.explanation is None for one in kept] == [True, True, True, False]
 
 
 def test_lost_rows_are_an_error() -> None:
     with pytest.raises(DataError, match="other rows"):
-        checked([], [LabelRequest("0", WHALE, "x")], 6)
+        checked([], [LabelRequest("0", WHALE, "x")], Limits())
 
 
 def test_duplicates_beyond_a_share_are_refused() -> None:

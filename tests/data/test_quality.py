@@ -13,7 +13,7 @@ import pytest
 
 from nlakit.core.statistics import derangement
 from nlakit.data.labeler import SCHEMA
-from nlakit.data.quality import SHEET, agreement, lines, quality, write_sheet
+from nlakit.data.quality import SHEET, agreement, agreement_line, lines, quality, write_sheet
 from nlakit.errors import DataError
 
 SOURCE = "The mate looked up at the black sails, and then the old captain said that"
@@ -203,8 +203,7 @@ def test_labelers_that_agree_stand_above_their_floor() -> None:
     assert found["gain"]["low"] > 0.99
     assert (found["top_1"]["mean"], found["chance"]) == (1.0, 1 / 8)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    report = {**quality(*build()), "agreement": found}
-    assert lines(report)[-1] == (
+    assert agreement_line(found) == (
         "agreement of two labelers on 8 rows: tf-idf cosine 1.000 [1.000, 1.000], "
         "other documents 0.000 [0.000, 0.000]; top-1 100.0%, chance 12.5%"
     )

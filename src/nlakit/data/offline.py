@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from nlakit.core.lint import UNREADABLE
 from nlakit.core.textstats import WORD, longest_copied_run, words
 from nlakit.data.labeler import Advance, Label, LabelRequest, ignore
 
@@ -47,7 +48,7 @@ class Background:
 class OfflineLabeler:
     """Labels from text statistics and the subject's own expectation; needs no key."""
 
-    name = "offline-2"
+    name = "offline-3"
 
     def __init__(self, background: Background) -> None:
         self.background = background
@@ -192,4 +193,6 @@ def spell(token: str) -> str:
     if not token.strip():
         return "a line break" if "\n" in token else "a gap"
     cleaned = " ".join(token.split())
+    if UNREADABLE.search(cleaned):
+        return "part of a character"  # a byte of one, or a control code
     return cleaned if token[0] in " \n\t" or not token[0].isalnum() else f"-{cleaned}"

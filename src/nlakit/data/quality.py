@@ -276,7 +276,7 @@ def _tf_idf_cosines(left: Sequence[str], right: Sequence[str]) -> NDArray[np.flo
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
-    """The report of `quality` in a few plain lines; that of `agreement` too, under that key."""
+    """The report of `quality` in a few plain lines."""
     labelled, spent = report["labelled"], report["spent"]
     size, opening = report["words"], report["top_opening"]
     shown = [
@@ -296,8 +296,6 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         shown.append(f"verdicts: {_listed(report['verdicts'])}")
     tokens = " in, ".join(_total(spent[name], ",.0f") for name in ("tokens_in", "tokens_out"))
     shown.append(f"tokens {tokens} out; US dollars {_total(spent['cost'], '.4f')}")
-    if "agreement" in report:
-        shown.append(_agreement_line(report["agreement"]))
     return shown
 
 
@@ -314,7 +312,7 @@ def _total(spent: Mapping[str, Any], form: str) -> str:
     return "unknown" if spent["total"] is None else format(spent["total"], form)
 
 
-def _agreement_line(found: Mapping[str, Any]) -> str:
+def agreement_line(found: Mapping[str, Any]) -> str:
     same, floor, top = found["same_row"], found["floor"], found["top_1"]
     return (
         f"agreement of two labelers on {found['rows']} rows: tf-idf cosine {same['mean']:.3f} "

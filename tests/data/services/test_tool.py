@@ -63,7 +63,8 @@ def test_the_prompt_goes_to_standard_input_in_an_empty_folder(
 ) -> None:
     body = """
 text = sys.stdin.buffer.read().decode()
-print(json.dumps({"response": json.dumps([text, sys.argv[1:], os.listdir(), open("../deny-all.toml").read()])}))
+found = [text, sys.argv[1:], os.listdir(), open("../deny-all.toml").read()]
+print(json.dumps({"response": json.dumps(found)}))
 """
     tool = service(tmp_path, monkeypatch, body, model="flash")
     text, options, listing, policy = json.loads(ask(tool).text)

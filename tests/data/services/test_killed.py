@@ -1,0 +1,138 @@
+"""The labels stage against a server that fails in every known way, killed again and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from nlakit import pipeline
+from nlakit.config import parse_config
+from nlakit.data.labeler import SCHEMA
+from nlakit.parquet import read_table
+from tests.conftest import toy_corpus, toy_settings
+
+ROWS = int(os.environ.get("NLAKIT_LABEL_ROWS", "240"))
+KILLS = int(os.environ.get("NLAKIT_LABEL_KILLS", "3"))
+CONCURRENCY = 32
+# What faults and restarts may change: when, for how much, in how many attempts.
+SAME = [n for n in SCHEMA.names if n not in ("labelled_at", "cost", "attempts")]
+
+
+@contextmanager
+def server(*options: str) -> Iterator[str]:
+    """A label server in a process of its own; its base URL."""
+    command = [sys.executable, str(Path(__file__).parents[2] / "labelserver.py"), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().split()[-1]
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def stats(url: str) -> dict[str, Any]:
+    with urlopen(url.removesuffix("/v1") + "/stats") as answer:
+        return json.load(answer)
+
+
+def start(run: Path, log: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "nlakit", "labels", str(run)]
+    return subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT)
+
+
+def service(url: str, model: str) -> dict[str, Any]:
+    return {"kind": "compatible", "model": model, "base_url": url}
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, toy_folder: Callable[[str], Path]) -> Callable[..., Path]:
+    """A run of ROWS rows up to its labels, which a server at `url` will give."""
+    corpus = toy_corpus(tmp_path / "corpus.jsonl", -(-ROWS // 3))
+
+    def prepare(name: str, url: str, **requests: Any) -> Path:
+        settings = toy_settings(toy_folder("gemma3"), corpus)
+        settings["activations"]["documents_per_chunk"] = 500
+        settings["labels"] = {
+            "labeler": "services",
+            "services": [service(url, "chen")],
+            "auditor": service(url, "otsuka"),
+            "rows_per_chunk": max(ROWS // 4, 50),
+            "max_duplicate_share": 0.2,
+        }
+        settings["requests"] = {
+            "store": str(tmp_path / f"{name}.sqlite"),
+            "concurrency": CONCURRENCY,
+            "timeout": 2.0,
+            "attempts": 30,
+            **requests,
+        }
+        config = parse_config(settings)
+        pipeline.run(config, tmp_path / name, stages=("corpus", "activations"))
+        file = tmp_path / name / "config.yaml"
+        assert yaml.safe_load(file.read_text())["requests"]["concurrency"] == CONCURRENCY
+        return tmp_path / name
+
+    return prepare
+
+
+def labels(run: Path) -> pa.Table:
+    return read_table(run / "04_labels").sort_by("row_id")
+
+
+@pytest.mark.slow
+def test_killed_and_faulted_labels_are_those_of_a_quiet_run(
+    tmp_path: Path, prepared: Callable[..., Path]
+) -> None:
+    """NLAKIT_LABEL_ROWS and NLAKIT_LABEL_KILLS set the size."""
+    log = tmp_path / "log.txt"
+    faults = ("--faults", "0.2", "--seed", "7", "--retry-after", "0.2")
+    with server("--delay", "0.01", *faults) as url:
+        faulted = prepared("faulted", url)
+        chance, killed = random.Random(0), 0
+        while (process := start(faulted, log)) and killed < KILLS:
+            # From the middle of starting up to the middle of the work.
+            time.sleep(chance.uniform(1.0, 6.0))
+            if process.poll() is not None:
+                break
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+        assert process.wait() == 0, log.read_text()[-3000:]
+        assert killed == KILLS, "the run was too short for the kills"
+        seen = stats(url)
+    bound = seen["prompts"] + sum(seen["faults"].values()) + killed * CONCURRENCY
+    assert seen["requests"] <= bound, seen
+    found = labels(faulted)
+    assert found.num_rows == ROWS
+    # The same server without faults, and at the same address: it is part of the key.
+    port = url.removesuffix("/v1").rsplit(":", 1)[1]
+    with server("--port", port) as again:
+        assert again == url
+        quiet = prepared("quiet", url)
+        assert start(quiet, log).wait() == 0, log.read_text()[-3000:]
+        assert stats(again)["requests"] == seen["prompts"]
+    expected = labels(quiet)
+    assert found.select(SAME).equals(expected.select(SAME))
+    reasons = Counter(expected["reason"].to_pylist())
+    assert reasons.pop(None) > 0.8 * ROWS
+    summary = {"rows": ROWS, "kills": killed, **seen, "bound": bound, "reasons": dict(reasons)}
+    (Path(os.environ.get("NLAKIT_RECORD", str(tmp_path))) / "killed.json").write_text(
+        json.dumps(summary, indent=1)
+    )
