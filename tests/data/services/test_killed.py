@@ -64,11 +64,11 @@ def service(url: str, model: str) -> dict[str, Any]:
 @pytest.fixture
 def prepared(tmp_path: Path, toy_folder: Callable[[str], Path]) -> Callable[..., Path]:
     """A run of ROWS rows up to its labels, which a server at `url` will give."""
-    corpus = toy_corpus(tmp_path / "corpus.jsonl", -(-ROWS // 3))
+    corpus = toy_corpus(tmp_path / "corpus.jsonl", ROWS // 4)
 
     def prepare(name: str, url: str, **requests: Any) -> Path:
         settings = toy_settings(toy_folder("gemma3"), corpus)
-        settings["activations"]["documents_per_chunk"] = 500
+        settings["activations"] |= {"positions_per_document": 4, "documents_per_chunk": 500}
         settings["labels"] = {
             "labeler": "services",
             "services": [service(url, "chen")],

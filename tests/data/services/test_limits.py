@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from nlakit.data.services import limits
 from nlakit.data.services.ledger import Spent
-from nlakit.data.services.limits import Budget, Gate, Stopped, backoff, nap, next_hour
+from nlakit.data.services.limits import Budget, Gate
+from nlakit.data.services.waits import (
+    Stopped,
+    asked_to_wait,
+    backoff,
+    nap,
+    next_hour,
+    quota_back,
+)
 from nlakit.errors import LimitReached
 
 
@@ -25,6 +33,23 @@ def test_next_hour_by_hand() -> None:
     assert next_hour(10, now) == at("2026-03-01T10:00:00")
     assert next_hour(9.5, now) == at("2026-03-02T09:30:00")
     assert next_hour(0, now) == at("2026-03-02T00:00:00")
+
+
+def test_what_services_ask_to_wait() -> None:
+    assert asked_to_wait(None) is None
+    assert asked_to_wait({"retry-after": "0.75"}) == 0.75
+    assert asked_to_wait({"retry-after": "soon"}) is None
+    assert asked_to_wait({"x-ratelimit-reset-requests": "1h6m0.5s"}) == 3960.5
+    assert asked_to_wait({"x-ratelimit-reset-requests": "120ms"}) == pytest.approx(0.12)
+    later = datetime.fromtimestamp(time.time() + 90, UTC).isoformat()
+    assert asked_to_wait({"anthropic-ratelimit-requests-reset": later}) == pytest.approx(90, abs=5)
+
+
+def test_a_quota_is_back_when_the_answer_says_else_at_the_hour() -> None:
+    now = time.time()
+    assert quota_back(30, 5) == pytest.approx(now + 30, abs=5)
+    assert quota_back(None, 5) == pytest.approx(next_hour(5, now), abs=5)
+    assert quota_back(None, None) == pytest.approx(now + 3600, abs=5)
 
 
 @given(st.integers(1, 40))

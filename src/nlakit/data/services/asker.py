@@ -13,16 +13,19 @@ from typing import Generic
 
 from nlakit.config import RequestsConfig
 from nlakit.data.services.answers import Kind, parse
-from nlakit.data.services.faults import AWAY, UNKNOWN, Fault, RowFailed, Tokens
+from nlakit.data.services.faults import AWAY, UNKNOWN, USELESS, Fault, RowFailed, Tokens
 from nlakit.data.services.ledger import Ledger, Record, request_key
-from nlakit.data.services.limits import Budget, Gate, backoff, nap
+from nlakit.data.services.limits import Budget, Gate
 from nlakit.data.services.prices import Price
 from nlakit.data.services.prompts import Prompt
-from nlakit.data.services.service import Service, out_of_quota_until
+from nlakit.data.services.service import Service
+from nlakit.data.services.waits import backoff, nap, quota_back
 from nlakit.errors import ServiceError
 from nlakit.progress import say
 
 OVERHEAD_TOKENS = 200  # of roles, separators and a provider's own words around a prompt
+SAID_SECONDS = 20.0
+LATE_SECONDS = 60.0
 HOPELESS = 4  # failures in a row of a service that never answered
 
 
@@ -52,8 +55,9 @@ class Asker:
         self.ledger, self.budget, self.settings, self.stop = ledger, budget, settings, stop
         self.gate = Gate(settings.concurrency, stop)
         self.gate.close_until(ledger.pauses().get(service.name, 0.0))
-        self.dead: ServiceError | None = None
-        self.failures, self.last_answer = 0, 0.0
+        self.dead: ServiceError | None = None  # it does not answer: another may take over
+        self.wrong: ServiceError | None = None  # it answers that it is asked in the wrong way
+        self.failures, self.last_answer, self.woken = 0, 0.0, 0.0  # Unix times
         self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         if self.gate.until > time.time():
             self._say_asleep()
@@ -90,8 +94,8 @@ class Asker:
         while True:
             try:
                 async with self.gate.entered():
-                    if self.dead is not None:
-                        raise self.dead
+                    if error := self.dead or self.wrong:
+                        raise error
                     sent += 1
                     value, record = await self._once(key, prompt, kind, worst)
                 return Answered(value, record, sent)
@@ -99,8 +103,7 @@ class Asker:
                 if fault.kind == "quota":
                     await self._sleep(fault)
                 elif fault.kind in ("rate_limit", "overloaded"):
-                    self.gate.refused(fault.retry_after)
-                    self._check_alive(fault)
+                    self._slow_down(fault)
                 elif fault.kind in AWAY:
                     away += 1
                     self._check_alive(fault)
@@ -127,10 +130,11 @@ class Asker:
                 cost = self._cost(tokens, fault.sent, worst)
                 said = reply.text[:2000].encode(errors="replace").decode() if reply else None
                 await self.ledger.came(number, fault.kind, said, None, tokens, cost)
-                if fault.kind not in AWAY:
+                if fault.kind in USELESS:
                     self._alive()
                 raise
-            except ServiceError:
+            except ServiceError as error:
+                self.wrong = error
                 cost = 0.0 if self.price else None
                 await self.ledger.came(number, "rejected", None, None, UNKNOWN, cost)
                 raise
@@ -155,13 +159,22 @@ class Asker:
         return self.price.cost(tokens[0], tokens[1])
 
     def _alive(self) -> None:
-        self.failures, self.last_answer = 0, time.monotonic()
+        self.failures, self.last_answer = 0, time.time()
+
+    def _slow_down(self, fault: Fault) -> None:
+        if (fault.retry_after or 0) >= SAID_SECONDS and time.time() >= self.gate.until:
+            say(f"{self.service.name} asks to wait {fault.retry_after:.0f} s")
+        self.gate.refused(fault.retry_after)
+        if fault.kind == "rate_limit":
+            self.failures = 0  # who says no is there
+        else:
+            self._check_alive(fault)
 
     def _check_alive(self, fault: Fault) -> None:
         """Give a service up that never answered, or not for `patience` seconds."""
         self.failures += 1
-        never = self.last_answer == 0.0 and fault.kind != "rate_limit"
-        silent = time.monotonic() - self.last_answer > self.settings.patience
+        never = self.last_answer == 0.0
+        silent = time.time() - self.last_answer > self.settings.patience
         if self.failures >= HOPELESS and (never or silent):
             self.dead = ServiceError(
                 f"{self.service.name} does not answer",
@@ -181,7 +194,10 @@ class Asker:
             raise self.dead
         if self.gate.until > time.time():
             return  # those in flight hear of it one after the other
-        until = out_of_quota_until(fault, self.settings.quota_reset_hour)
+        until = quota_back(fault.retry_after, self.settings.quota_reset_hour)
+        if self.woken > self.last_answer:
+            until = min(until, time.time() + LATE_SECONDS)  # the reset is late: ask again soon
+        self.woken = until
         self.gate.close_until(until)
         await self.ledger.pause(self.service.name, until)
         self._say_asleep()

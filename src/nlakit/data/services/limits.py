@@ -3,42 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 
 from nlakit.data.services.ledger import Spent
+from nlakit.data.services.waits import Stopped, backoff, nap
 from nlakit.errors import LimitReached
-
-FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 60.0  # seconds
-
-
-def backoff(attempt: int) -> float:
-    """Seconds to wait before attempt 1, 2, ...: doubling, with full jitter, so that requests that
-    failed together do not come back together."""
-    return random.uniform(0.1, 1.0) * min(FIRST_BACKOFF * 2 ** (attempt - 1), LONGEST_BACKOFF)
-
-
-class Stopped(Exception):
-    """Nothing new is begun any more."""
-
-
-async def nap(seconds: float, stop: asyncio.Event) -> None:
-    """Sleep, at most until the work is stopped. Raises Stopped."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
-    if stop.is_set():
-        raise Stopped
-
-
-def next_hour(hour: float, now: float) -> float:
-    """Unix time of the next time that it is `hour` o'clock UTC."""
-    moment = datetime.fromtimestamp(now, UTC)
-    at = moment.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(hours=hour)
-    return (at if at > moment else at + timedelta(days=1)).timestamp()
 
 
 class Gate:

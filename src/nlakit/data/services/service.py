@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,9 +13,11 @@ from pydantic import BaseModel
 from nlakit.config import ServiceConfig
 from nlakit.data.services.faults import UNKNOWN, Fault, Tokens
 from nlakit.data.services.prompts import Prompt
+from nlakit.data.services.waits import asked_to_wait
 from nlakit.errors import ConfigError, ServiceError
 
 MOST_BYTES = 4 << 20  # of one response; an answer of 600 tokens takes a thousandth
+TOO_LARGE = f"the response is longer than {MOST_BYTES} bytes"
 QUOTA_SECONDS = 600.0  # a service that asks to wait longer is out of quota
 KEYS = {
     "anthropic": "ANTHROPIC_API_KEY",
@@ -197,7 +198,7 @@ def _client(timeout: float, connections: int) -> Any:
             async for piece in self.inner:
                 size += len(piece)
                 if size > MOST_BYTES:
-                    raise httpx2.ReadError(f"the response is longer than {MOST_BYTES} bytes")
+                    raise httpx2.ReadError(TOO_LARGE)
                 yield piece
 
         async def aclose(self) -> None:
@@ -218,6 +219,8 @@ def translated(error: Exception, name: str) -> Exception:
     from pydantic_ai import exceptions as e
 
     wait = getattr(error, "retry_after", None)
+    if wait is None:
+        wait = asked_to_wait(getattr(error, "headers", None))
     text = plain(str(error))
     if isinstance(error, e.ContentFilterError):
         return Fault("refusal", text)
@@ -246,26 +249,22 @@ def translated(error: Exception, name: str) -> Exception:
     if isinstance(error, e.ModelTimeoutError | e.ModelRequestTimeout):
         return Fault("timeout", text)
     if isinstance(error, e.ModelConnectionError):
-        if "longer than" in text:
-            return Fault("too_large", text)
-        return Fault("connection", text, sent=error.phase not in ("pool", "connect"))
+        if TOO_LARGE in root(error):
+            return Fault("too_large", root(error))
+        return Fault("connection", plain(root(error)), sent=error.phase not in ("pool", "connect"))
     if isinstance(error, e.ModelRequestRejectedError):
         return ServiceError(f"{name} rejects the request", found=text, do="see the answer")
     return Fault("protocol", text)
+
+
+def root(error: BaseException) -> str:
+    """What an error that others have wrapped said at first."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(error)
 
 
 def plain(text: str) -> str:
     """A service's words on one line, short, and without anything that looks like a key."""
     text = re.sub(r"\b(sk|key|AIza|gsk|xai|pk)[-_A-Za-z0-9]{12,}", "[key]", " ".join(text.split()))
     return text[:300]
-
-
-def out_of_quota_until(fault: Fault, reset_hour: float | None) -> float:
-    """Unix time to which a daily quota is used up: from the answer, else the configured hour,
-    else an hour from now."""
-    from nlakit.data.services.limits import next_hour
-
-    now = time.time()
-    if fault.retry_after is not None and (reset_hour is None or fault.retry_after >= 1):
-        return now + fault.retry_after
-    return next_hour(reset_hour, now) if reset_hour is not None else now + 3600.0
