@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from nlakit.config import LabelFileConfig, RunConfig, load_config, parse_config
+from nlakit.config import RunConfig, load_config, parse_config
+from nlakit.config_labels import LabelFileConfig
 from nlakit.data import label_export, labels
 from nlakit.data.label_export import export_labels
 from nlakit.data.label_file import FileLabeler

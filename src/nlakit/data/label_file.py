@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from nlakit.config import LabelFileConfig, SourceConfig
+from nlakit.config import SourceConfig
+from nlakit.config_labels import LabelFileConfig
 from nlakit.data.labeler import SCHEMA, Advance, Label, LabelRequest, text_sha256
 from nlakit.data.sources import READERS
 from nlakit.errors import ConfigError, DataError

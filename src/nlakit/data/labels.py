@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from nlakit.config import LabelsConfig, RunConfig
+from nlakit.config import RunConfig
+from nlakit.config_labels import LabelsConfig
 from nlakit.core.lint import Limits, first_hard, lint
 from nlakit.data.label_file import FileLabeler
 from nlakit.data.labeler import Label, Labeler, LabelRequest, label_table

@@ -13,7 +13,7 @@ from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import RequestUsage
 
-from nlakit.config import LabelsConfig, RequestsConfig, ServiceConfig
+from nlakit.config_labels import LabelsConfig, RequestsConfig, ServiceConfig
 from nlakit.data.labeler import LabelRequest
 from nlakit.data.services.labeler import ServiceLabeler
 from nlakit.data.services.service import ModelService

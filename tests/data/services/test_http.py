@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic_ai import models
 
-from nlakit.config import LabelsConfig, RequestsConfig, ServiceConfig
+from nlakit.config_labels import LabelsConfig, RequestsConfig, ServiceConfig
 from nlakit.data.services.answers import LabelAnswer, parse
 from nlakit.data.services.faults import Fault
 from nlakit.data.services.labeler import ServiceLabeler

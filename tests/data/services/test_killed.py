@@ -28,6 +28,7 @@ from tests.conftest import toy_corpus, toy_settings
 
 ROWS = int(os.environ.get("NLAKIT_LABEL_ROWS", "240"))
 KILLS = int(os.environ.get("NLAKIT_LABEL_KILLS", "3"))
+QUOTA_SECONDS = float(os.environ.get("NLAKIT_QUOTA_SECONDS", "8"))
 CONCURRENCY = 32
 # What faults and restarts may change: when, for how much, in how many attempts.
 SAME = [n for n in SCHEMA.names if n not in ("labelled_at", "cost", "attempts")]
@@ -134,5 +135,42 @@ def test_killed_and_faulted_labels_are_those_of_a_quiet_run(
     assert reasons.pop(None) > 0.8 * ROWS
     summary = {"rows": ROWS, "kills": killed, **seen, "bound": bound, "reasons": dict(reasons)}
     (Path(os.environ.get("NLAKIT_RECORD", str(tmp_path))) / "killed.json").write_text(
+        json.dumps(summary, indent=1)
+    )
+
+
+@pytest.mark.slow
+def test_a_run_asleep_for_its_quota_survives_a_kill(
+    tmp_path: Path, prepared: Callable[..., Path]
+) -> None:
+    """NLAKIT_QUOTA_SECONDS sets how long the quota stays used up."""
+    quota = ("--quota", str(ROWS), "--quota-seconds", str(QUOTA_SECONDS))
+    log = tmp_path / "log.txt"
+    with server("--delay", "0.01", *quota) as url:
+        run = prepared("asleep", url)
+        process = start(run, log)
+        while "asleep until" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        ran_out = time.monotonic()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        before = stats(url)
+        process = start(run, log)
+        while log.read_text().count("asleep until") < 2:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        assert stats(url)["requests"] == before["requests"]  # it knows without asking
+        # Two requests a row: the quota of the next day ends with the last row.
+        assert process.wait() == 0, log.read_text()[-2000:]
+        slept = time.monotonic() - ran_out
+        after = stats(url)
+    assert slept > QUOTA_SECONDS - 2
+    table = labels(run)
+    assert table.num_rows == ROWS
+    assert after["answered"] - after["answered_prompts"] <= CONCURRENCY  # those in flight
+    assert "not_labelled" not in table["reason"].to_pylist()
+    summary = {"rows": ROWS, "slept": slept, "before": before, **after, "log": log.read_text()}
+    (Path(os.environ.get("NLAKIT_RECORD", str(tmp_path))) / "quota.json").write_text(
         json.dumps(summary, indent=1)
     )

@@ -11,7 +11,7 @@ import pytest
 from pydantic_ai import exceptions as e
 from pydantic_ai import models
 
-from nlakit.config import LabelsConfig, RequestsConfig
+from nlakit.config_labels import LabelsConfig, RequestsConfig
 from nlakit.data.services.labeler import ServiceLabeler
 from nlakit.errors import ConfigError, LimitReached, ServiceError
 from tests.data.services.conftest import FEATURES, Scripted, rows, verdict

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nlakit.config import LabelsConfig, RequestsConfig
+from nlakit.config_labels import LabelsConfig, RequestsConfig
 from nlakit.data.services.estimate import estimate, line
 from nlakit.data.services.labeler import check_prices
 from nlakit.data.services.prices import load_prices

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nlakit.config import PromptsConfig
+from nlakit.config_labels import PromptsConfig
 from nlakit.data.labeler import LabelRequest
 from nlakit.data.services.prompts import fenced, load_prompts, row_values
 from nlakit.errors import ConfigError

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nlakit.config import ServiceConfig
+from nlakit.config_labels import ServiceConfig
 from nlakit.data.services.answers import LabelAnswer
 from nlakit.data.services.faults import UNKNOWN, Fault
 from nlakit.data.services.prompts import Prompt

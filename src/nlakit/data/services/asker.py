@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic
 
-from nlakit.config import RequestsConfig
+from nlakit.config_labels import RequestsConfig
 from nlakit.data.services.answers import Kind, parse
 from nlakit.data.services.faults import AWAY, UNKNOWN, USELESS, Fault, RowFailed, Tokens
 from nlakit.data.services.ledger import Ledger, Record, request_key

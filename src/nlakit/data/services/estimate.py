@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from nlakit.config import LabelsConfig, RequestsConfig, ServiceConfig
+from nlakit.config_labels import LabelsConfig, RequestsConfig, ServiceConfig
 from nlakit.data.services.answers import Answer, LabelAnswer, Verdict
 from nlakit.data.services.prices import Prices, load_prices
 from nlakit.data.services.prompts import Template, load_prompts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nlakit.config import LabelsConfig, RequestsConfig, ServiceConfig
+from nlakit.config_labels import LabelsConfig, RequestsConfig, ServiceConfig
 from nlakit.core.lint import Limits, first_hard, lint
 from nlakit.data.labeler import Advance, Label, LabelRequest, ignore
 from nlakit.data.services.answers import LabelAnswer, Verdict, explanation

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from nlakit.config import PromptsConfig
+from nlakit.config_labels import PromptsConfig
 from nlakit.data.labeler import LabelRequest
 from nlakit.errors import ConfigError
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from nlakit.config import ServiceConfig
+from nlakit.config_labels import ServiceConfig
 from nlakit.data.services.faults import UNKNOWN, Fault, Tokens
 from nlakit.data.services.prompts import Prompt
 from nlakit.data.services.waits import asked_to_wait

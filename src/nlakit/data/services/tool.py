@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 from pydantic import BaseModel
 
-from nlakit.config import ServiceConfig
+from nlakit.config_labels import ServiceConfig
 from nlakit.data.services.faults import UNKNOWN, Fault, Tokens
 from nlakit.data.services.prompts import Prompt
 from nlakit.data.services.service import DAILY, MOST_BYTES, Reply, plain
