@@ -203,6 +203,9 @@ def _print_schema(node: dict[str, Any], root: dict[str, Any], prefix: str) -> No
             f"[bold]{prefix}{name}[/bold] = {escape(default)}  [dim]{escape(about)}[/dim]",
             soft_wrap=True,
         )
+        items = field.get("items", {}).get("$ref")
+        if items:
+            _print_schema(root["$defs"][items.split("/")[-1]], root, f"{prefix}{name}[].")
 
 
 @app.command()

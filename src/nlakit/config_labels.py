@@ -35,6 +35,9 @@ class ServiceConfig(Section):
         needs = {"compatible": "base_url", "tool": "command"}.get(self.kind, "model")
         if not getattr(self, needs):
             raise ValueError(f"a service of kind {self.kind} needs {needs}")
+        taken = {"max_tokens", "temperature", "timeout", "max_retries"} & set(self.options)
+        if taken:
+            raise ValueError(f"options cannot set {', '.join(sorted(taken))}: nlakit does")
         return self
 
     @property
@@ -48,8 +51,8 @@ class ServiceConfig(Section):
 class PromptsConfig(Section):
     """Files that replace nlakit's own prompts."""
 
-    labeler: str | None = None
-    auditor: str | None = None
+    labeler: str | None = Field(default=None, description="file with {text}; nlakit's own if null")
+    auditor: str | None = Field(default=None, description="file with {text} and {label}")
     rubric: str | None = Field(default=None, description="what both are told a good label is")
 
 
@@ -63,18 +66,24 @@ class LabelFileConfig(Section):
 
 
 class LabelsConfig(Section):
-    labeler: Literal["offline", "services", "file"] = "offline"
+    labeler: Literal["offline", "services", "file"] = Field(
+        default="offline", description="offline needs no key; file: labels made before"
+    )
     services: tuple[ServiceConfig, ...] = Field(
         default=(), description="the labeler, then those that take over where it fails a row"
     )
-    auditor: ServiceConfig | None = Field(default=None, description="no audit if null")
+    auditor: ServiceConfig | None = Field(
+        default=None, description="set as a service is; no audit if null"
+    )
     prompts: PromptsConfig = PromptsConfig()
-    file: LabelFileConfig | None = None
+    file: LabelFileConfig | None = Field(
+        default=None, description="path, and columns: {nlakit's: the file's}"
+    )
     max_characters: Positive = Field(
         default=6000, description="of a text that a service is shown: its end"
     )
-    min_words: Positive = 6
-    max_words: Positive = 220
+    min_words: Positive = Field(default=6, description="shorter labels are refused")
+    max_words: Positive = Field(default=220, description="longer labels are refused")
     max_copied_words: Positive = Field(default=12, description="source words in a row")
     max_duplicate_share: Share = Field(
         default=0.05, description="labelling fails above this share of labels equal to another's"

@@ -80,6 +80,10 @@ def test_useless_answers_are_asked_again_then_counted(scripted: Scripted) -> Non
     assert [label.reason for label in labels] == ["empty", None]
     assert labels[0].attempts == 3
     assert len(scripted.asked) == 4
+    assert scripted.once(rows(2), auditor=None) == labels  # given up is given up, for nothing
+    assert len(scripted.asked) == 4
+    scripted.once(rows(2), auditor=None, attempts=5)
+    assert len(scripted.asked) == 6
 
 
 def test_a_fallback_takes_the_rows_that_fail(scripted: Scripted) -> None:

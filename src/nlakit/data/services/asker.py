@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic
+from weakref import WeakValueDictionary
 
 from nlakit.config_labels import RequestsConfig
-from nlakit.data.services.answers import Kind, parse
+from nlakit.data.services.answers import Kind, parse, schema
 from nlakit.data.services.faults import AWAY, UNKNOWN, USELESS, Fault, RowFailed, Tokens
 from nlakit.data.services.ledger import Ledger, Record, request_key
 from nlakit.data.services.limits import Budget, Gate
@@ -26,7 +26,7 @@ from nlakit.progress import say
 OVERHEAD_TOKENS = 200  # of roles, separators and a provider's own words around a prompt
 SAID_SECONDS = 20.0
 LATE_SECONDS = 60.0
-HOPELESS = 4  # failures in a row of a service that never answered
+HOPELESS = 4  # failures in a row
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Asker:
         self.dead: ServiceError | None = None  # it does not answer: another may take over
         self.wrong: ServiceError | None = None  # it answers that it is asked in the wrong way
         self.failures, self.last_answer, self.woken = 0, 0.0, 0.0  # Unix times
-        self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.began = time.time()
+        self.turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         if self.gate.until > time.time():
             self._say_asleep()
 
@@ -70,24 +71,23 @@ class Asker:
         Raises RowFailed if the service gives none that can be used, ServiceError if it gives none
         at all, LimitReached.
         """
-        schema = json.dumps(kind.model_json_schema(), sort_keys=True)
-        key = request_key(self.service.identity, prompt.instructions, prompt.message, schema)
-        turn = self.turns[key]  # equal questions in flight at the same time are asked once
-        try:
-            async with turn:
-                record, sent, useless = await self.ledger.look(key)
-                if record is not None:
-                    return Answered(parse(record.answer, kind), record, sent)
-                first()
-                return await self._until_answered(key, prompt, kind, schema, sent, useless)
-        finally:
-            if not turn.locked():
-                self.turns.pop(key, None)
+        form = json.dumps(schema(kind), sort_keys=True)
+        key = request_key(self.service.identity, prompt.instructions, prompt.message, form)
+        # Equal questions in flight at the same time are asked once.
+        turn = self.turns.setdefault(key, asyncio.Lock())
+        async with turn:
+            record, sent, useless = await self.ledger.look(key)
+            if record is not None:
+                return Answered(parse(record.answer, kind), record, sent)
+            if len(useless) >= self.settings.attempts:
+                raise RowFailed(useless[-1], sent)  # given up before, and paid for
+            first()
+            return await self._until_answered(key, prompt, kind, form, sent, len(useless))
 
     async def _until_answered(
-        self, key: str, prompt: Prompt, kind: type[Kind], schema: str, sent: int, useless: int
+        self, key: str, prompt: Prompt, kind: type[Kind], form: str, sent: int, useless: int
     ) -> Answered[Kind]:
-        size = len((prompt.instructions + prompt.message + schema).encode(errors="replace"))
+        size = len((prompt.instructions + prompt.message + form).encode(errors="replace"))
         # A token is at least a byte.
         worst = self.price.cost(size + OVERHEAD_TOKENS, self.max_tokens) if self.price else None
         away = 0
@@ -171,11 +171,11 @@ class Asker:
             self._check_alive(fault)
 
     def _check_alive(self, fault: Fault) -> None:
-        """Give a service up that never answered, or not for `patience` seconds."""
+        """Give a service up that nobody reaches, or that is silent for `patience` seconds."""
         self.failures += 1
-        never = self.last_answer == 0.0
-        silent = time.time() - self.last_answer > self.settings.patience
-        if self.failures >= HOPELESS and (never or silent):
+        absent = self.last_answer == 0.0 and fault.kind == "connection"
+        silent = time.time() - max(self.last_answer, self.began) > self.settings.patience
+        if self.failures >= HOPELESS and (absent or silent):
             self.dead = ServiceError(
                 f"{self.service.name} does not answer",
                 found=fault,

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from nlakit.config_labels import LabelsConfig, RequestsConfig, ServiceConfig
-from nlakit.data.services.answers import Answer, LabelAnswer, Verdict
+from nlakit.data.services.answers import Answer, LabelAnswer, Verdict, schema
 from nlakit.data.services.prices import Prices, load_prices
 from nlakit.data.services.prompts import Template, load_prompts
 
@@ -58,7 +58,7 @@ def _persona(
     text_tokens: float,
     prices: Prices,
 ) -> Estimate:
-    fixed = template.instructions + template.message + json.dumps(kind.model_json_schema())
+    fixed = template.instructions + template.message + json.dumps(schema(kind))
     tokens_in = rows * (len(fixed.encode()) / BYTES_PER_TOKEN + text_tokens)
     tokens_out = float(rows * ANSWER_TOKENS[kind])
     price = prices.of(service.name)

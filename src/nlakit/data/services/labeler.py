@@ -92,6 +92,7 @@ class ServiceLabeler:
         build: Build = build_service,
     ) -> None:
         self.settings, self.rows, self.finished = settings, rows, 0
+        self.concurrency = requests.concurrency
         self.limits = Limits(settings.min_words, settings.max_words, settings.max_copied_words)
         self.prompts, prices = load_prompts(settings.prompts), check_prices(settings, requests)
         wanted = (*settings.services, *((settings.auditor,) if settings.auditor else ()))
@@ -120,25 +121,35 @@ class ServiceLabeler:
         return self.runner.run(self._label(requests, advance))
 
     async def _label(self, requests: Sequence[LabelRequest], advance: Advance) -> list[Label]:
-        tasks = [asyncio.create_task(self._row(request, advance)) for request in requests]
-        fatal: BaseException | None = None
+        made: dict[int, Label] = {}
+        limits: list[LimitReached] = []
+        rows = iter(enumerate(requests))
+
+        async def work() -> None:
+            for place, request in rows:
+                if self.stop.is_set():
+                    return
+                try:
+                    made[place] = await self._row(request, advance)
+                except LimitReached as reached:
+                    # Others may be served from the store, or are in flight.
+                    limits.append(reached)
+
+        # Enough to keep every service busy: a row waits for one of them at a time.
+        count = len(self.askers) * self.concurrency
+        workers = [asyncio.create_task(work()) for _ in range(count)]
         try:
-            waiting = set(tasks)
-            while waiting and fatal is None:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
-                raised = [task.exception() for task in done]
-                # A row for which nothing is left to spend does not stop those in flight.
-                fatal = next((e for e in raised if e and not isinstance(e, LimitReached)), None)
+            done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             # What is in flight is paid for: let it come in, begin nothing new.
             self.stop.set()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*workers, return_exceptions=True)
             self.stop.clear()
-        if fatal is not None:
-            raise fatal
-        for task in tasks:
-            task.result()
-        return [task.result() for task in tasks]
+        for worker in done:
+            worker.result()
+        if limits:
+            raise limits[0]
+        return [made[place] for place in range(len(requests))]
 
     async def _row(self, request: LabelRequest, advance: Advance) -> Label:
         begun = False

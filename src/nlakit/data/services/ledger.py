@@ -42,7 +42,6 @@ create table if not exists requests (
   cost real                   -- US dollars; the worst case until known; null: unknown price
 );
 create index if not exists asked on requests (key);
-create unique index if not exists answered on requests (key) where outcome = 'ok';
 create index if not exists paid on requests (run);
 create table if not exists pauses (service text primary key, until real not null);
 """
@@ -185,17 +184,17 @@ class Ledger:
         self.jobs.put(job)
         return await job.future
 
-    async def look(self, key: str) -> tuple[Record | None, int, int]:
-        """The stored answer of a key, if any; requests sent for it; useless ones among them."""
+    async def look(self, key: str) -> tuple[Record | None, int, list[str]]:
+        """The stored answer of a key, if any; requests sent for it; kinds of useless answers."""
 
-        def work(base: sqlite3.Connection) -> tuple[Record | None, int, int]:
+        def work(base: sqlite3.Connection) -> tuple[Record | None, int, list[str]]:
             rows = base.execute(
                 "select outcome, answer, answered_at, tokens_in, tokens_out, cost"
-                " from requests where key = ?",
+                " from requests where key = ? order by id",
                 (key,),
             ).fetchall()
             answered = [Record(*row[1:]) for row in rows if row[0] == "ok"]
-            useless = sum(row[0] in USELESS for row in rows)
+            useless = [row[0] for row in rows if row[0] in USELESS]
             return (answered[0] if answered else None), len(rows), useless
 
         return await self._run(work)

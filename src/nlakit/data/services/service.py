@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from nlakit.config_labels import ServiceConfig
+from nlakit.data.services.answers import schema
 from nlakit.data.services.faults import UNKNOWN, Fault, Tokens
 from nlakit.data.services.prompts import Prompt
 from nlakit.data.services.waits import asked_to_wait
@@ -101,13 +102,13 @@ class ModelService:
         from pydantic_ai.output import OutputObjectDefinition
         from pydantic_ai.tools import ToolDefinition
 
-        schema = kind.model_json_schema()
+        form = schema(kind)
         profile: Any = self.model.profile
         if self.config.kind == "compatible" or profile.get("supports_json_schema_output"):
-            form = OutputObjectDefinition(json_schema=schema, name=kind.__name__)
-            return ModelRequestParameters(output_mode="native", output_object=form)
+            output = OutputObjectDefinition(json_schema=form, name=kind.__name__)
+            return ModelRequestParameters(output_mode="native", output_object=output)
         tool = ToolDefinition(
-            name="answer", parameters_json_schema=schema, description="Give the answer."
+            name="answer", parameters_json_schema=form, description="Give the answer."
         )
         return ModelRequestParameters(
             output_mode="tool", output_tools=[tool], allow_text_output=False

@@ -19,6 +19,7 @@ import psutil
 from pydantic import BaseModel
 
 from nlakit.config_labels import ServiceConfig
+from nlakit.data.services.answers import schema
 from nlakit.data.services.faults import UNKNOWN, Fault, Tokens
 from nlakit.data.services.prompts import Prompt
 from nlakit.data.services.service import DAILY, MOST_BYTES, Reply, plain
@@ -68,7 +69,7 @@ class ToolService:
         (Path(self.folder.name) / "deny-all.toml").write_text(DENY_ALL, encoding="utf-8")
 
     async def ask(self, prompt: Prompt, kind: type[BaseModel]) -> Reply:
-        form = FORM.format(schema=json.dumps(kind.model_json_schema()))
+        form = FORM.format(schema=json.dumps(schema(kind)))
         text = f"{prompt.instructions}\n\n{prompt.message}{form}"
         empty = tempfile.mkdtemp(dir=self.folder.name)
         try:
