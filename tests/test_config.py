@@ -156,6 +156,12 @@ def test_a_setting_given_twice_is_an_error(tmp_path: Path):
         load_config(written(tmp_path, "seed: 1\nseed: 2\n"))
 
 
+def test_a_mapping_may_be_merged_into_another(tmp_path: Path):
+    text = "ar: &half {batch_rows: 3, accumulation: 2}\nav: {<<: *half, accumulation: 5}\n"
+    config = load_config(written(tmp_path, text))
+    assert (config.av.batch_rows, config.av.accumulation) == (3, 5)
+
+
 @pytest.mark.parametrize(
     "bad", [{"ar": {"phases": []}}, {"seed": True}, {"ar": {"phases": [{"steps": 1, "lr": 1e999}]}}]
 )

@@ -35,7 +35,7 @@ def labels(
     max_requests: MaxRequests = None,
     max_rows: MaxRows = None,
 ) -> None:
-    """Describe every row in words. Exits 4 at a limit; the same command goes on."""
+    """Describe every row in words. Ends with exit code 4 at a limit; what is done is kept."""
     limits = {"max_cost": max_cost, "max_requests": max_requests, "max_rows": max_rows}
     given = [f"requests.{name}={value}" for name, value in limits.items() if value is not None]
     config, path = resolve(target, out, [*(sets or []), *given])

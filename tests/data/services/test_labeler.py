@@ -12,7 +12,9 @@ from pydantic_ai import exceptions as e
 from pydantic_ai import models
 
 from nlakit.config_labels import LabelsConfig, RequestsConfig
+from nlakit.data.services.faults import Fault
 from nlakit.data.services.labeler import ServiceLabeler
+from nlakit.data.services.service import translated
 from nlakit.errors import ConfigError, LimitReached, ServiceError
 from tests.data.services.conftest import FEATURES, Scripted, rows, verdict
 
@@ -196,6 +198,17 @@ def test_what_no_retry_cures_ends_the_run(
         scripted.once(rows(5))
     assert "sk-abc" not in str(found.value)
     assert len(scripted.asked) <= 2
+
+
+def test_geminis_daily_quota_is_a_quota_however_long_its_body() -> None:
+    """pydantic-ai takes it for an empty account, and its body asks to come back in 36 s."""
+    detail = {"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}
+    body = {"error": {"message": "x" * 500, "details": [detail, {"retryDelay": "36s"}]}}
+    error = e.ModelQuotaExceededError("gemini", str(body))
+    error.retry_after = 36.0
+    found = translated(error, "google:gemini")
+    assert isinstance(found, Fault)
+    assert (found.kind, found.retry_after) == ("quota", None)
 
 
 def test_a_service_without_its_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

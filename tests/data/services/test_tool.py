@@ -85,17 +85,18 @@ def test_a_users_own_options_are_used_as_they_are(
 
 
 def test_plain_output_is_the_answer() -> None:
-    assert read_output(' {"features": ["a", "b"]}\n') == Reply(
-        '{"features": ["a", "b"]}', None, UNKNOWN
-    )
-    assert read_output("words\n") == Reply("words", None, UNKNOWN)
+    answer = '{"features": ["a", "b"]}'
+    assert read_output(f" {answer}\n") == (Reply(answer, None, UNKNOWN), False)
+    assert read_output("words\n") == (Reply("words", None, UNKNOWN), False)
+    said = 'Loaded cached credentials.\n{"response": "x"}'
+    assert read_output(said) == (Reply("x", None, UNKNOWN), False)
 
 
 def test_tokens_of_both_tools_are_counted() -> None:
     usage = {"input_tokens": 3, "cache_read_input_tokens": 40, "output_tokens": 7}
-    assert read_output(json.dumps({"result": "x", "usage": usage})).tokens == (43, 7)
+    assert read_output(json.dumps({"result": "x", "usage": usage}))[0].tokens == (43, 7)
     stats = {"models": {"pro": {"tokens": {"prompt": 5, "candidates": 2}}}}
-    assert read_output(json.dumps({"response": "x", "stats": stats})).tokens == (5, 2)
+    assert read_output(json.dumps({"response": "x", "stats": stats}))[0].tokens == (5, 2)
 
 
 def test_a_tool_that_is_not_installed() -> None:
@@ -109,6 +110,10 @@ def test_a_tool_that_is_not_installed() -> None:
     [
         (f"sys.exit(print({json.dumps(LOGIN)!r}) or 41)", "asks for a login"),
         ("sys.exit('Error: Quota exceeded: requests per day')", "quota"),
+        ("print('Loaded cached credentials.'); sys.exit('503 unavailable')", "overloaded"),
+        ("sys.exit('You have hit your limit, resets 3pm')", "quota"),
+        ("print(json.dumps({'result': 'Claude usage limit reached', 'is_error': True}))", "quota"),
+        ("print(json.dumps({'result': 'Please run /login', 'is_error': True}))", "for a login"),
         ("sys.exit('429 Too Many Requests')", "rate_limit"),
         ("sys.exit('503 overloaded')", "overloaded"),
         ("sys.exit('TypeError: undefined')", "server"),

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -21,9 +22,9 @@ MOST_BYTES = 4 << 20  # of one response; an answer of 600 tokens takes a thousan
 TOO_LARGE = f"the response is longer than {MOST_BYTES} bytes"
 QUOTA_SECONDS = 600.0  # a service that asks to wait longer is out of quota
 KEYS = {
-    "anthropic": "ANTHROPIC_API_KEY",
-    "openai": "OPENAI_API_KEY",
-    "google": "GEMINI_API_KEY",
+    "anthropic": ("ANTHROPIC_API_KEY",),
+    "openai": ("OPENAI_API_KEY",),
+    "google": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
 }
 DAILY = re.compile(r"per.?day|daily|\b[RT]PD\b|PerDay", re.IGNORECASE)
 
@@ -65,6 +66,7 @@ class ModelService:
         self.identity = config.model_dump(mode="json", exclude={"key_variable"})
         self.client: Any = None
         if model is None:
+            check_installed(config)
             self.client = _client(timeout, connections)
             model = build_model(config, self.client)
         self.model = model
@@ -135,34 +137,42 @@ def _reply(answer: Any) -> Reply:
     return Reply(text, answer.model_name, tokens)
 
 
+def check_installed(config: ServiceConfig) -> None:
+    """Raise ConfigError if the packages of the extra `labels` are missing."""
+    packages = {"anthropic": "anthropic", "google": "google.genai"}
+    for name in ("pydantic_ai", "httpx2", packages.get(config.kind, "openai")):
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"labelling with {config.name} needs packages that are not installed",
+                found=error.name or error,
+                do='pip install "nlakit[labels]"',
+            ) from error
+
+
 def build_model(config: ServiceConfig, client: Any) -> Any:
-    """The model of a configuration. Raises ConfigError for a missing key or package."""
-    try:
-        if config.kind == "anthropic":
-            from pydantic_ai.models.anthropic import AnthropicModel
-            from pydantic_ai.providers.anthropic import AnthropicProvider
+    """The model of a configuration. Raises ConfigError for a missing key."""
+    if config.kind == "anthropic":
+        from pydantic_ai.models.anthropic import AnthropicModel
+        from pydantic_ai.providers.anthropic import AnthropicProvider
 
-            provider = AnthropicProvider(
-                api_key=key_of(config), base_url=config.base_url, http_client=client
-            )
-            return AnthropicModel(config.model, provider=provider)
-        if config.kind == "google":
-            from pydantic_ai.models.google import GoogleModel
-            from pydantic_ai.providers.google import GoogleProvider
+        provider = AnthropicProvider(
+            api_key=key_of(config), base_url=config.base_url, http_client=client
+        )
+        return AnthropicModel(config.model, provider=provider)
+    if config.kind == "google":
+        from pydantic_ai.models.google import GoogleModel
+        from pydantic_ai.providers.google import GoogleProvider
 
-            google = GoogleProvider(
-                api_key=key_of(config), base_url=config.base_url, http_client=client
-            )
-            return GoogleModel(config.model, provider=google)
-        from pydantic_ai.models.openai import OpenAIChatModel
-        from pydantic_ai.providers.openai import OpenAIProvider
-        from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
-    except ImportError as error:
-        raise ConfigError(
-            f"labelling with {config.name} needs packages that are not installed",
-            found=error.name or error,
-            do='pip install "nlakit[labels]"',
-        ) from error
+        google = GoogleProvider(
+            api_key=key_of(config), base_url=config.base_url, http_client=client
+        )
+        return GoogleModel(config.model, provider=google)
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+    from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+
     if config.kind == "openai":
         own = OpenAIProvider(api_key=key_of(config), base_url=config.base_url, http_client=client)
         return OpenAIChatModel(config.model, provider=own)
@@ -176,15 +186,15 @@ def build_model(config: ServiceConfig, client: Any) -> Any:
 
 def key_of(config: ServiceConfig) -> str:
     """The service's key from the environment. Raises ConfigError if it is not there."""
-    name = config.key_variable or KEYS[config.kind]
-    key = os.environ.get(name, "").strip()
-    if not key:
+    names = (config.key_variable,) if config.key_variable else KEYS[config.kind]
+    keys = [os.environ.get(name, "").strip() for name in names]
+    if not any(keys):
         raise ConfigError(
             f"no key for {config.name}",
-            found=f"the environment variable {name} is not set",
-            do=f"set {name} in the environment; nlakit never writes it down",
+            found=f"the environment variable {names[0]} is not set",
+            do=f"set {names[0]} in the environment; nlakit never writes it down",
         )
-    return key
+    return next(filter(None, keys))
 
 
 def _client(timeout: float, connections: int) -> Any:
@@ -219,14 +229,17 @@ def translated(error: Exception, name: str) -> Exception:
     """pydantic-ai's error as a Fault, if asking again may help, else as a ServiceError."""
     from pydantic_ai import exceptions as e
 
+    told = asked_to_wait(getattr(error, "headers", None))
     wait = getattr(error, "retry_after", None)
-    if wait is None:
-        wait = asked_to_wait(getattr(error, "headers", None))
+    wait = told if wait is None else wait
     text = plain(str(error))
     if isinstance(error, e.ContentFilterError):
         return Fault("refusal", text)
     if isinstance(error, e.ModelRateLimitError | e.ModelQuotaExceededError):
-        if DAILY.search(text) or (wait or 0) > QUOTA_SECONDS:
+        if DAILY.search(str(error)):
+            # Of a daily quota the headers tell the truth; Gemini's body says "36s" all day.
+            return Fault("quota", text, retry_after=told)
+        if (wait or 0) > QUOTA_SECONDS:
             return Fault("quota", text, retry_after=wait)
         if isinstance(error, e.ModelRateLimitError):
             return Fault("rate_limit", text, retry_after=wait)

@@ -37,8 +37,13 @@ TOOLS = {
     ),
 }  # fmt: skip
 DENY_ALL = '[[rule]]\ntoolName = "*"\ndecision = "deny"\npriority = 999\n'
-LOGIN = re.compile(r"log ?in|sign ?in|auth method|authenticat|api key|credential", re.IGNORECASE)
-LIMITED = re.compile(r"quota|rate.?limit|429|exhausted|too many requests", re.IGNORECASE)
+LOGIN = re.compile(
+    r"\b(?:log|sign)[ -]?in\b|/login|auth method|not authenticated|(?:invalid|missing|no) api key"
+    r"|(?:invalid|missing|no) credentials",
+    re.IGNORECASE,
+)
+LIMITED = re.compile(r"quota|rate.?limit|\b429\b|exhausted|too many requests", re.IGNORECASE)
+USED_UP = re.compile(r"usage limit|hit your (?:\w+ )?limit|limit reached", re.IGNORECASE)
 BUSY = re.compile(r"overloaded|unavailable|\b50[0-9]\b|ECONNRESET|ETIMEDOUT", re.IGNORECASE)
 FORM = """
 
@@ -76,9 +81,10 @@ class ToolService:
             code, out, err = await self._start(text.encode("utf-8", errors="replace"), empty)
         finally:
             shutil.rmtree(empty, ignore_errors=True)
-        if code != 0:
+        reply, failed = read_output(out)
+        if code != 0 or failed:
             raise self._trouble(code, f"{err} {out}")
-        return read_output(out)
+        return reply
 
     async def _start(self, text: bytes, folder: str) -> tuple[int, str, str]:
         process = await asyncio.create_subprocess_exec(
@@ -105,6 +111,8 @@ class ToolService:
 
     def _trouble(self, code: int, said: str) -> Exception:
         text = plain(said) or f"exit code {code}"
+        if USED_UP.search(said):
+            return Fault("quota", text)
         if LIMITED.search(said):
             return Fault("quota" if DAILY.search(said) else "rate_limit", text)
         if LOGIN.search(said):
@@ -128,18 +136,17 @@ def _end(pid: int) -> None:
                 process.kill()
 
 
-def read_output(out: str) -> Reply:
-    """The answer in a tool's output: plain text, or JSON around it with its counts of tokens."""
+def read_output(out: str) -> tuple[Reply, bool]:
+    """The answer in a tool's output, and whether the tool calls it an error: plain text, or JSON
+    around it with its counts of tokens, after whatever the tool says first."""
     try:
-        data = json.loads(out)
+        data = json.loads(out[out.index("{") :])
     except ValueError:
-        return Reply(out.strip(), None, UNKNOWN)
-    text = data.get("result", data.get("response")) if isinstance(data, dict) else None
+        return Reply(out.strip(), None, UNKNOWN), False
+    text = data.get("result", data.get("response"))
     if not isinstance(text, str):
-        return Reply(out.strip(), None, UNKNOWN)
-    if data.get("is_error"):
-        raise Fault("server", plain(text))
-    return Reply(text, None, _tokens(data))
+        return Reply(out.strip(), None, UNKNOWN), False
+    return Reply(text, None, _tokens(data)), bool(data.get("is_error"))
 
 
 def _tokens(data: dict[str, Any]) -> Tokens:
