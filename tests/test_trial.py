@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
 from nlakit import pipeline
+from nlakit.cli import app
 from nlakit.config import RunConfig, parse_config
+from nlakit.data.label_export import export_labels
 from nlakit.data.split import read_split
-from nlakit.errors import DataError, RunError
+from nlakit.errors import ConfigError, DataError, RunError
 from nlakit.parquet import read_table, vector_array
 from nlakit.rundir import RunDir
 from nlakit.trial import compare, hold_out, judge, table_of, trial_settings
@@ -153,6 +157,33 @@ def test_too_little_to_compare(tmp_path: Path, toy_folder: Callable[[str], Path]
     with pytest.raises(DataError, match="26 that both label, of 24 documents, are the least"):
         compare(config, table, {"one": full, "two": full}, tmp_path)
     assert not (tmp_path / "trial.json").exists()
+
+
+def test_labels_of_a_file_are_tried_from_the_command_line(
+    tmp_path: Path, toy_folder: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = toy_corpus(tmp_path / "corpus.jsonl")
+    config = build_config(toy_folder("gemma3"), corpus)
+    pipeline.run(config, tmp_path / "toy", stages=["corpus", "activations", "split", "labels"])
+    assert export_labels(RunDir(tmp_path / "toy"), tmp_path / "shared" / "labels.parquet") == 180
+    file = {"path": str(tmp_path / "shared" / "labels.parquet")}
+    settings = config.model_dump(mode="json")
+    settings["labels"] = {"labeler": "file", "file": file}
+    (tmp_path / "file.yaml").write_text(yaml.safe_dump(settings))
+    found = CliRunner().invoke(
+        app, ["label", str(tmp_path / "file.yaml"), "--out", str(tmp_path / "toy"), "--try", "90"]
+    )
+    assert found.exit_code == 0, found.output
+    said = " ".join(found.output.split())
+    assert "90 rows, 90 labelled" in said
+    assert "all 180 rows at this cost a row: about $0.00" in said
+    assert "no difference" in said or "nor" in said  # they are the offline labels
+    report = json.loads((tmp_path / "toy" / "trial" / "trial.json").read_text())
+    assert report["labelers"] == ["file", "offline-3"]
+    assert report["difference"]["fve"]["mean"] == 0
+    chosen = ["--set", "labels.labeler=offline"]
+    offline = CliRunner().invoke(app, ["labels", str(tmp_path / "toy"), "--try", "9", *chosen])
+    assert isinstance(offline.exception, ConfigError)
 
 
 def test_no_document_is_on_both_sides(toy_folder: Callable[[str], Path], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from nlakit.data.label_file import FileLabeler
 from nlakit.data.labeler import Label, Labeler, LabelRequest, label_table
 from nlakit.data.offline import Background, OfflineLabeler
 from nlakit.data.quality import lines, quality, write_sheet
-from nlakit.errors import DataError
+from nlakit.errors import DataError, RunError
 from nlakit.parquet import read_table, write_table
 from nlakit.progress import say, ticker
 from nlakit.rundir import Rows, RunDir, atomic_write
@@ -106,11 +106,34 @@ def check_duplicates(explanations: Sequence[str], allowed: float) -> float:
     return share
 
 
+def refuse_other_prompts(folder: Path, settings: LabelsConfig) -> None:
+    """Raise RunError if finished chunks were made by other prompts than those of now: the settings
+    hold the names of prompt files, which may have been edited between two sittings."""
+    parts = sorted(folder.glob("part-*.parquet"))
+    if settings.labeler != "services" or not parts:
+        return
+    from nlakit.data.services.prompts import load_prompts
+
+    prompts = load_prompts(settings.prompts)
+    table = read_table(folder, ["labeler_prompt", "auditor_prompt"])
+    auditor = prompts.auditor.version if settings.auditor else None
+    now = {"labeler_prompt": prompts.labeler.version, "auditor_prompt": auditor}
+    for name, version in now.items():
+        found = set(table[name].to_pylist())
+        if found != {version}:
+            raise RunError(
+                f"the {name.replace('_', ' ')} has changed since this labelling began",
+                found=f"{', '.join(map(str, found))} in finished chunks, now {version}",
+                do="put the old prompt back, or begin anew with --redo; stored answers stay",
+            )
+
+
 @stage("labels", parents=("corpus", "activations"), sections=("labels",))
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Write `part-NNNNN.parquet` (the columns of labeler.SCHEMA), quality.json and sheet.csv."""
     settings: LabelsConfig = config.labels
     table = read_table(rundir.need("activations"), COLUMNS)
+    refuse_other_prompts(folder, settings)
     labeler = make_labeler(config, rundir, table.num_rows)
     try:
         with ticker("labels", table.num_rows) as progress:

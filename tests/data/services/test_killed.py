@@ -174,3 +174,24 @@ def test_a_run_asleep_for_its_quota_survives_a_kill(
     (Path(os.environ.get("NLAKIT_RECORD", str(tmp_path))) / "quota.json").write_text(
         json.dumps(summary, indent=1)
     )
+
+
+def test_a_prompt_edited_between_two_sittings_is_refused(
+    tmp_path: Path, prepared: Callable[..., Path]
+) -> None:
+    prompt = tmp_path / "labeler.md"
+    prompt.write_text("Label it: {text}")
+    log = tmp_path / "log.txt"
+    with server() as url:
+        run = prepared("edited", url, max_rows=ROWS // 2)
+        file = run / "config.yaml"
+        settings = yaml.safe_load(file.read_text())
+        settings["labels"]["prompts"]["labeler"] = str(prompt)
+        file.write_text(yaml.safe_dump(settings))
+        assert start(run, log).wait() == 4  # a limit; one chunk is finished
+        assert list((run / "04_labels").glob("part-*.parquet"))
+        prompt.write_text("Label it otherwise: {text}")
+        assert start(run, log).wait() == 2
+    assert "the labeler prompt has changed since this labelling began" in " ".join(
+        log.read_text().split()
+    )
