@@ -156,6 +156,23 @@ def test_requests_and_rows_are_counted_before_they_begin() -> None:
     asyncio.run(work())
 
 
+def test_who_waited_for_money_is_still_counted() -> None:
+    """Two wait for room within max_cost; max_requests lets only one of them go."""
+
+    async def work() -> list[object]:
+        budget = Budget(Spent(), max_cost=1.0, max_requests=2, max_rows=None)
+        await budget.reserve(0.9)
+        waiting = [asyncio.create_task(budget.reserve(0.4)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        await budget.settle(0.9, 0.1)
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert budget.requests == 2
+        return found
+
+    found = asyncio.run(work())
+    assert sorted(type(one).__name__ for one in found) == ["LimitReached", "NoneType"]
+
+
 def test_an_unknown_cost_is_not_zero() -> None:
     async def work() -> Budget:
         budget = Budget(Spent(), None, None, None)

@@ -92,9 +92,11 @@ class Budget:
         """Take the worst cost of one request out of what is left. Raises LimitReached once not
         even the end of those in flight can make room."""
         async with self.changed:
-            if self.max_requests is not None and self.requests >= self.max_requests:
-                raise self._reached("max_requests", f"{self.requests} requests")
-            while self.max_cost is not None and worst is not None:
+            while True:
+                if self.max_requests is not None and self.requests >= self.max_requests:
+                    raise self._reached("max_requests", f"{self.requests} requests")
+                if worst is None or self.max_cost is None:
+                    break
                 if self.cost + self.reserved + worst <= self.max_cost:
                     break
                 if not self.in_flight:
