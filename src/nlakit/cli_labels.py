@@ -20,7 +20,9 @@ MaxRequests = Annotated[int | None, typer.Option(help="requests this run may sen
 MaxRows = Annotated[int | None, typer.Option(help="rows to label before stopping")]
 Try = Annotated[
     int | None,
-    typer.Option("--try", metavar="N", help="label N rows and train a small AR on them, no more"),
+    typer.Option(
+        "--try", min=1, metavar="N", help="label N rows and train a small AR on them, no more"
+    ),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN")]
 

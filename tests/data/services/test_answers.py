@@ -36,6 +36,8 @@ def test_json_and_fenced_json_are_read() -> None:
         ('{"features": ["one", ""]}', "invalid"),
         ('{"features": ["one", "two"], "note": "more"}', "invalid"),
         ('["one", "two"]', "invalid"),
+        ("[" * 9000, "invalid"),
+        ("```json\n" + " " * 20_000 + "x", "invalid"),
         ('{"features": ["one \\ud800", "two"]}', "unreadable"),
     ],
 )

@@ -18,7 +18,7 @@ from nlakit.data.services.labeler import ServiceLabeler
 from nlakit.data.services.prompts import Prompt
 from nlakit.data.services.service import ModelService
 from nlakit.data.services.waits import Stopped
-from nlakit.errors import LimitReached, ServiceError
+from nlakit.errors import ConfigError, LimitReached, ServiceError
 from tests.data.services.conftest import rows
 from tests.labelserver import KINDS, Settings, running
 
@@ -50,9 +50,9 @@ def config(url: str, **more: Any) -> dict[str, Any]:
     return {"kind": "compatible", "model": "chen", "base_url": url} | more
 
 
-def ask(url: str) -> LabelAnswer:
+def ask(url: str, **more: Any) -> LabelAnswer:
     async def work() -> LabelAnswer:
-        service = ModelService(ServiceConfig.model_validate(config(url)), 1.0, 4)
+        service = ModelService(ServiceConfig.model_validate(config(url, **more)), 1.0, 4)
         try:
             reply = await service.ask(Prompt("Label it.", "the text"), LabelAnswer)
             return parse(reply.text, LabelAnswer)
@@ -95,6 +95,43 @@ def test_each_fault_has_its_name(kind: str) -> None:
 def test_an_answer_comes_through() -> None:
     with running() as (url, _):
         assert len(ask(url).features) in (2, 3)
+
+
+def test_a_vendors_model_behind_a_compatible_server_is_asked_for_json() -> None:
+    for model in ("Qwen/Qwen3-8B", "anthropic/claude-haiku-4.5", "deepseek/x"):
+        with running() as (url, server):
+            assert ask(url, model=model).features
+            assert server.last is not None
+            assert b"json_schema" in server.last.body
+
+
+def test_odd_replies_are_faults() -> None:
+    for body in ('{"choices": []}', '{"id": ' + "[" * 20_000, '{"choices": 3}', "[]", "null"):
+        with running(Settings(status=200, body=body)) as (url, _), pytest.raises(Fault):
+            ask(url)
+
+
+def test_the_key_never_reaches_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "hf_abcdefgh0123456789")
+    said = '{"error": {"message": "Invalid token hf_abcdefgh0123456789"}}'
+    with running(Settings(status=401, body=said)) as (url, _):
+        with pytest.raises(ServiceError) as found:
+            ask(url, key_variable="MY_KEY")
+        assert "Invalid token [key]" in str(found.value)
+    monkeypatch.setenv("MY_KEY", "two\nlines")
+    with pytest.raises(ConfigError, match="cannot be one"):
+        ask("http://127.0.0.1:9/v1", key_variable="MY_KEY")
+
+
+def test_a_poisoned_row_is_given_up_while_others_are_answered(tmp_path: Path) -> None:
+    with running(Settings(delay=0.01)) as (url, server):
+        real = server._outcome
+        server._outcome = lambda number: "500" if number % 4 == 0 else real(number)  # type: ignore[method-assign]
+        made = labeler(url, tmp_path, concurrency=2, attempts=1)
+        labels = made.label(rows(30))
+        made.close()
+    assert sum(label.explanation is not None for label in labels) >= 28
+    assert {label.reason for label in labels} <= {None, "server"}
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

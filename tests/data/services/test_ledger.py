@@ -148,6 +148,22 @@ def test_a_full_disk_is_one_clear_line(ledger: Ledger) -> None:
     assert asyncio.run(ledger.look("kept"))[0] is not None
 
 
+def test_what_cannot_be_written_hangs_nobody(ledger: Ledger) -> None:
+    async def work() -> None:
+        number = await ledger.sent("key", "openai:m", None)
+        with pytest.raises(RunError, match="cannot write to the store"):
+            await ledger.came(number, "ok", "text", "m", (10**20, 1), None)
+        assert await asyncio.wait_for(ledger.look("key"), 5) == (None, 1, [])
+
+    asyncio.run(work())
+
+
+def test_a_store_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="no store of answers can be made"):
+        Ledger(tmp_path / "file" / "a.sqlite", "run")
+
+
 def test_everything_that_decides_an_answer_is_in_its_key() -> None:
     asked = (SERVICE, "instructions", "message", "schema")
     others = [

@@ -41,6 +41,11 @@ def test_what_services_ask_to_wait() -> None:
     assert asked_to_wait({"retry-after": "soon"}) is None
     assert asked_to_wait({"x-ratelimit-reset-requests": "1h6m0.5s"}) == 3960.5
     assert asked_to_wait({"x-ratelimit-reset-requests": "120ms"}) == pytest.approx(0.12)
+    assert asked_to_wait({"retry-after": "inf"}) == 2 * 86400
+    assert asked_to_wait({"retry-after": "nan"}) is None
+    assert asked_to_wait({"retry-after": "-3"}) == 0
+    assert asked_to_wait({"x-ratelimit-reset-requests": "1.2.3s"}) is None
+    assert asked_to_wait({"anthropic-ratelimit-requests-reset": "2026-01-01T00:00:00"}) is None
     later = datetime.fromtimestamp(time.time() + 90, UTC).isoformat()
     assert asked_to_wait({"anthropic-ratelimit-requests-reset": later}) == pytest.approx(90, abs=5)
 
@@ -79,6 +84,13 @@ def test_refusals_of_one_burst_count_once(monkeypatch: pytest.MonkeyPatch) -> No
         gate.refused(5.0)
     assert gate.window == 4
     assert 1005.0 <= gate.until <= 1005.5
+
+
+def test_a_wait_of_zero_still_backs_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(8, asyncio.Event())
+    monkeypatch.setattr(limits.time, "time", lambda: 1000.0)
+    gate.refused(0.0)
+    assert gate.until >= 1000.05
 
 
 def test_gate_never_lets_in_more_than_its_window() -> None:

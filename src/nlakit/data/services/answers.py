@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import cache
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -14,7 +13,6 @@ from nlakit.data.services.faults import Fault
 
 Feature = Annotated[str, Field(min_length=1, max_length=400)]
 Score = Annotated[int, Field(ge=1, le=5)]
-FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
 
 
 class Answer(BaseModel):
@@ -66,14 +64,16 @@ def parse(text: str, kind: type[Kind]) -> Kind:
     """The typed answer in a service's text. Raises Fault empty, unreadable, refusal or invalid."""
     if not text.strip():
         raise Fault("empty")
-    fenced = FENCE.match(text)
+    bare = text.strip()
+    if bare.startswith("```"):
+        bare = bare.removeprefix("```").removeprefix("json").removesuffix("```")
     try:
-        data = json.loads(fenced[1] if fenced else text)
+        data = json.loads(bare)
         # Checked on what the escapes stand for: a lone surrogate cannot be stored or tokenised.
         json.dumps(data, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise Fault("unreadable", str(error)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Fault("refusal" if REFUSAL.search(text) else "invalid", str(error)) from error
     try:
         return kind.model_validate(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from nlakit.progress import say
 OVERHEAD_TOKENS = 200  # of roles, separators and a provider's own words around a prompt
 SAID_SECONDS = 20.0
 LATE_SECONDS = 60.0
+LATE_FOR_SECONDS = 900.0
+AWAY_FACTOR = 3  # a row may fail so many times more often by the service than by its answers
 HOPELESS = 4  # failures in a row
 
 
@@ -54,11 +57,13 @@ class Asker:
         self.service, self.max_tokens, self.price = service, max_tokens, price
         self.ledger, self.budget, self.settings, self.stop = ledger, budget, settings, stop
         self.gate = Gate(settings.concurrency, stop)
-        self.gate.close_until(ledger.pauses().get(service.name, 0.0))
+        # When the quota was said to be back, by this sitting or an earlier one; Unix times.
+        self.reset = ledger.asleep.get(service.name, 0.0)
+        if settings.wait_for_quota:
+            self.gate.close_until(self.reset)
         self.dead: ServiceError | None = None  # it does not answer: another may take over
         self.wrong: ServiceError | None = None  # it answers that it is asked in the wrong way
-        self.failures, self.last_answer, self.woken = 0, 0.0, 0.0  # Unix times
-        self.began = time.time()
+        self.failures, self.first_failure, self.last_answer = 0, 0.0, 0.0
         self.turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         if self.gate.until > time.time():
             self._say_asleep()
@@ -78,7 +83,8 @@ class Asker:
         async with turn:
             record, sent, useless = await self.ledger.look(key)
             if record is not None:
-                return Answered(parse(record.answer, kind), record, sent)
+                with contextlib.suppress(Fault):  # an older nlakit may have let it pass
+                    return Answered(parse(record.answer, kind), record, sent)
             if len(useless) >= self.settings.attempts:
                 raise RowFailed(useless[-1], sent)  # given up before, and paid for
             first()
@@ -90,7 +96,7 @@ class Asker:
         size = len((prompt.instructions + prompt.message + form).encode(errors="replace"))
         # A token is at least a byte.
         worst = self.price.cost(size + OVERHEAD_TOKENS, self.max_tokens) if self.price else None
-        away = 0
+        away, began = 0, time.time()
         while True:
             try:
                 async with self.gate.entered():
@@ -107,6 +113,8 @@ class Asker:
                 elif fault.kind in AWAY:
                     away += 1
                     self._check_alive(fault)
+                    if away >= AWAY_FACTOR * self.settings.attempts and self.last_answer > began:
+                        raise RowFailed(fault.kind, sent) from fault  # others are answered
                     await nap(fault.retry_after or backoff(away), self.stop)
                 else:
                     useless += 1
@@ -173,8 +181,10 @@ class Asker:
     def _check_alive(self, fault: Fault) -> None:
         """Give a service up that nobody reaches, or that is silent for `patience` seconds."""
         self.failures += 1
+        if self.failures == 1:
+            self.first_failure = time.time()
         absent = self.last_answer == 0.0 and fault.kind == "connection"
-        silent = time.time() - max(self.last_answer, self.began) > self.settings.patience
+        silent = time.time() - self.first_failure > self.settings.patience
         if self.failures >= HOPELESS and (absent or silent):
             self.dead = ServiceError(
                 f"{self.service.name} does not answer",
@@ -192,12 +202,14 @@ class Asker:
                 do="run again when it is back, or set requests.wait_for_quota: true",
             )
             raise self.dead
-        if self.gate.until > time.time():
+        now = time.time()
+        if self.gate.until > now:
             return  # those in flight hear of it one after the other
-        until = quota_back(fault.retry_after, self.settings.quota_reset_hour)
-        if self.woken > self.last_answer:
-            until = min(until, time.time() + LATE_SECONDS)  # the reset is late: ask again soon
-        self.woken = until
+        until = max(quota_back(fault.retry_after, self.settings.quota_reset_hour), now + 1.0)
+        if self.last_answer < self.reset <= now < self.reset + LATE_FOR_SECONDS:
+            until = min(until, now + LATE_SECONDS)  # the reset is late: ask again soon
+        else:
+            self.reset = until
         self.gate.close_until(until)
         await self.ledger.pause(self.service.name, until)
         self._say_asleep()

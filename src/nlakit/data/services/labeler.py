@@ -97,11 +97,20 @@ class ServiceLabeler:
         self.prompts, prices = load_prompts(settings.prompts), check_prices(settings, requests)
         wanted = (*settings.services, *((settings.auditor,) if settings.auditor else ()))
         services = {one.model_dump_json(): build(one, requests) for one in wanted}
-        self.ledger = Ledger(path, run)
-        spent = self.ledger.spent()
-        self.budget = Budget(spent, requests.max_cost, requests.max_requests, requests.max_rows)
-        self.cost_before = spent.cost
         self.stop = asyncio.Event()
+        self.ledger = Ledger(path, run)
+        spent = self.ledger.at_start
+        if requests.max_cost is not None and spent.unpriced:
+            self.ledger.close()
+            raise ConfigError(
+                "requests.max_cost cannot hold: this run has sent requests of unknown price",
+                found=f"{spent.unpriced} of {spent.requests} requests",
+                do="use requests.max_requests, or another run folder",
+            )
+        self.budget = Budget(
+            spent, requests.max_cost, requests.max_requests, requests.max_rows, self.stop
+        )
+        self.cost_before = spent.cost
         askers = {
             one.model_dump_json(): Asker(
                 services[one.model_dump_json()], one.max_tokens, prices.of(one.name),
@@ -254,6 +263,8 @@ class ServiceLabeler:
             for asker in self.askers:
                 await asker.service.close()
 
-        self.runner.run(end())
-        self.runner.close()
-        self.ledger.close()
+        try:
+            self.runner.run(end())
+            self.runner.close()
+        finally:
+            self.ledger.close()

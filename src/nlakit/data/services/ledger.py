@@ -98,26 +98,38 @@ def _now() -> str:
 
 
 class Ledger:
-    """Open the store at `path` for `run`. Its methods are for the event loop, but for `spent`
-    and `close`.
+    """Open the store at `path` for `run`. Its methods are for the event loop, but for `spent`,
+    `pauses` and `close`.
+
+    at_start, asleep: what the run had spent, and which services slept, when it was opened.
 
     Raises RunError if another process writes to it, DataError if it is no store of nlakit.
     """
 
     def __init__(self, path: Path, run: str) -> None:
         self.path, self.run = path, run
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"no store of answers can be made at {path}",
+                found=error,
+                do="name another file in requests.store",
+            ) from error
         self.lock = FileLock(path.with_name(path.name + ".lock"), timeout=0)
         try:
             self.lock.acquire()
-        except Timeout as error:
+        except (Timeout, OSError) as error:
             raise RunError(
                 f"the store of answers {path} is in use by another process",
                 do="wait for it, or name another file in requests.store",
             ) from error
         try:
             self.base = self._open()
-        except sqlite3.DatabaseError as error:
+            self.at_start, self.asleep = self.spent(), self.pauses()
+        except (sqlite3.Error, OSError) as error:
+            if hasattr(self, "base"):
+                self.base.close()
             self.lock.release()
             raise DataError(
                 f"{path} is no store of answers, or is damaged",
@@ -164,8 +176,8 @@ class Ledger:
             self.base.execute("begin")
             results = [job.work(self.base) for job in batch]
             self.base.execute("commit")
-        except sqlite3.Error as error:
-            if self.base.in_transaction:
+        except Exception as error:  # whatever it is, those who wait must hear of it
+            with contextlib.suppress(sqlite3.Error):
                 self.base.execute("rollback")
             trouble = RunError(
                 f"cannot write to the store of answers {self.path}",

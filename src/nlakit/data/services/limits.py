@@ -61,7 +61,8 @@ class Gate:
             self.starting = False
             self.window = max(self.window / 2, 1.0)
             self.refusals += 1
-        wait = backoff(self.refusals) if retry_after is None else retry_after
+        # A wait of zero would ask again at once and for ever.
+        wait = max(retry_after or 0.0, backoff(max(self.refusals, 1)))
         # Not all at the same instant: a limiter that counts by the second would refuse them again.
         self.until = max(self.until, now + wait * random.uniform(1.0, 1.1))
 
@@ -74,8 +75,14 @@ class Budget:
     ever exceeded, and what a kill cut off stays spent."""
 
     def __init__(
-        self, spent: Spent, max_cost: float | None, max_requests: int | None, max_rows: int | None
+        self,
+        spent: Spent,
+        max_cost: float | None,
+        max_requests: int | None,
+        max_rows: int | None,
+        stop: asyncio.Event | None = None,
     ) -> None:
+        self.stop = stop or asyncio.Event()
         self.cost, self.requests, self.rows = spent.cost, spent.requests, 0
         self.unpriced = spent.unpriced
         self.max_cost, self.max_requests, self.max_rows = max_cost, max_requests, max_rows
@@ -90,9 +97,11 @@ class Budget:
 
     async def reserve(self, worst: float | None) -> None:
         """Take the worst cost of one request out of what is left. Raises LimitReached once not
-        even the end of those in flight can make room."""
+        even the end of those in flight can make room, Stopped."""
         async with self.changed:
             while True:
+                if self.stop.is_set():
+                    raise Stopped
                 if self.max_requests is not None and self.requests >= self.max_requests:
                     raise self._reached("max_requests", f"{self.requests} requests")
                 if worst is None or self.max_cost is None:

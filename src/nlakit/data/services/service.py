@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from nlakit.errors import ConfigError, ServiceError
 
 MOST_BYTES = 4 << 20  # of one response; an answer of 600 tokens takes a thousandth
 TOO_LARGE = f"the response is longer than {MOST_BYTES} bytes"
+MOST_TOKENS = 10**9  # a server that says more has not counted
 QUOTA_SECONDS = 600.0  # a service that asks to wait longer is out of quota
 KEYS = {
     "anthropic": ("ANTHROPIC_API_KEY",),
@@ -65,6 +67,7 @@ class ModelService:
         self.config, self.timeout, self.name = config, timeout, config.name
         self.identity = config.model_dump(mode="json", exclude={"key_variable"})
         self.client: Any = None
+        self.secret = os.environ.get(config.key_variable or "", "") or secret_of(config.kind)
         if model is None:
             check_installed(config)
             self.client = _client(timeout, connections)
@@ -80,24 +83,35 @@ class ModelService:
 
     async def ask(self, prompt: Prompt, kind: type[BaseModel]) -> Reply:
         from pydantic_ai.direct import model_request
-        from pydantic_ai.exceptions import AgentRunError
+        from pydantic_ai.exceptions import AgentRunError, UserError
         from pydantic_ai.messages import ModelRequest
 
         request = ModelRequest.user_text_prompt(prompt.message, instructions=prompt.instructions)
         settings: Any = self.settings
         try:
-            answer = await model_request(
-                self.model,
-                [request],
-                model_settings=settings,
-                model_request_parameters=self._parameters(kind),
-            )
+            # The client's own limit is for each read: a server that drips would never end.
+            async with asyncio.timeout(self.timeout):
+                answer = await model_request(
+                    self.model,
+                    [request],
+                    model_settings=settings,
+                    model_request_parameters=self._parameters(kind),
+                )
+            return _reply(answer)
+        except TimeoutError as error:
+            raise Fault("timeout", f"no answer in {self.timeout:.0f} s") from error
         except AgentRunError as error:
-            raise translated(error, self.name) from error
-        except (OSError, TimeoutError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise translated(error, self.name, self.secret) from error
+        except UserError as error:
+            raise ServiceError(
+                f"{self.name} does not take these settings", found=plain(str(error), self.secret)
+            ) from error
+        except Exception as error:
+            if isinstance(error, Fault) or type(error) is RuntimeError:
+                raise  # RuntimeError: requests are blocked, or the client is closed
             # An SDK that meets a body it did not expect fails in its own ways.
-            raise Fault("protocol", f"{type(error).__name__}: {error}") from error
-        return _reply(answer)
+            said = plain(f"{type(error).__name__}: {error}", self.secret)
+            raise Fault("protocol", said) from error
 
     def _parameters(self, kind: type[BaseModel]) -> Any:
         from pydantic_ai.models import ModelRequestParameters
@@ -125,8 +139,9 @@ def _reply(answer: Any) -> Reply:
     from pydantic_ai.messages import TextPart, ToolCallPart
 
     usage = answer.usage
-    known = bool(usage.input_tokens or usage.output_tokens)
-    tokens = (usage.input_tokens, usage.output_tokens) if known else UNKNOWN
+    counts = (usage.input_tokens, usage.output_tokens)
+    known = any(counts) and all(0 <= count < MOST_TOKENS for count in counts)
+    tokens = counts if known else UNKNOWN
     calls = [part.args_as_json_str() for part in answer.parts if isinstance(part, ToolCallPart)]
     texts = [part.content for part in answer.parts if isinstance(part, TextPart)]
     text = calls[0] if calls else "".join(texts)
@@ -134,7 +149,8 @@ def _reply(answer: Any) -> Reply:
         raise Fault("refusal", text[:200], tokens=tokens)
     if answer.finish_reason == "length":
         raise Fault("cut_off", f"longer than max_tokens: {text[-80:]!r}", tokens=tokens)
-    return Reply(text, answer.model_name, tokens)
+    model = (answer.model_name or "").encode(errors="replace").decode()
+    return Reply(text, model or None, tokens)
 
 
 def check_installed(config: ServiceConfig) -> None:
@@ -179,7 +195,12 @@ def build_model(config: ServiceConfig, client: Any) -> Any:
     assert config.base_url is not None, "checked in the configuration"
     key = key_of(config) if config.key_variable else "none"
     server = OpenAICompatibleProvider(
-        "compatible", base_url=config.base_url, api_key=key, http_client=client
+        "compatible",
+        base_url=config.base_url,
+        api_key=key,
+        http_client=client,
+        # What a vendor's own API cannot do, its model behind vLLM or OpenRouter may.
+        profile={"supports_json_schema_output": True},
     )
     return OpenAIChatModel(config.model or "default", provider=server)
 
@@ -194,7 +215,20 @@ def key_of(config: ServiceConfig) -> str:
             found=f"the environment variable {names[0]} is not set",
             do=f"set {names[0]} in the environment; nlakit never writes it down",
         )
-    return next(filter(None, keys))
+    key = next(filter(None, keys))
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"the key for {config.name} cannot be one",
+            found="characters that no key has",
+            do=f"set {names[0]} to the key alone",
+        )
+    return key
+
+
+def secret_of(kind: str) -> str:
+    """The key in the environment, to be struck out of what errors say; empty if there is none."""
+    found = (os.environ.get(name, "").strip() for name in KEYS.get(kind, ()))
+    return next(filter(None, found), "")
 
 
 def _client(timeout: float, connections: int) -> Any:
@@ -225,14 +259,14 @@ def _client(timeout: float, connections: int) -> Any:
     return httpx2.AsyncClient(transport=Transport(limits=limits), timeout=timeout)
 
 
-def translated(error: Exception, name: str) -> Exception:
+def translated(error: Exception, name: str, secret: str = "") -> Exception:
     """pydantic-ai's error as a Fault, if asking again may help, else as a ServiceError."""
     from pydantic_ai import exceptions as e
 
     told = asked_to_wait(getattr(error, "headers", None))
     wait = getattr(error, "retry_after", None)
     wait = told if wait is None else wait
-    text = plain(str(error))
+    text = plain(str(error), secret)
     if isinstance(error, e.ContentFilterError):
         return Fault("refusal", text)
     if isinstance(error, e.ModelRateLimitError | e.ModelQuotaExceededError):
@@ -265,7 +299,9 @@ def translated(error: Exception, name: str) -> Exception:
     if isinstance(error, e.ModelConnectionError):
         if TOO_LARGE in root(error):
             return Fault("too_large", root(error))
-        return Fault("connection", plain(root(error)), sent=error.phase not in ("pool", "connect"))
+        return Fault(
+            "connection", plain(root(error), secret), sent=error.phase not in ("pool", "connect")
+        )
     if isinstance(error, e.ModelRequestRejectedError):
         return ServiceError(f"{name} rejects the request", found=text, do="see the answer")
     return Fault("protocol", text)
@@ -278,7 +314,9 @@ def root(error: BaseException) -> str:
     return str(error)
 
 
-def plain(text: str) -> str:
-    """A service's words on one line, short, and without anything that looks like a key."""
+def plain(text: str, secret: str = "") -> str:
+    """A service's words on one line, short, without the key or what looks like one."""
+    if secret:
+        text = text.replace(secret, "[key]").replace(repr(secret)[1:-1], "[key]")
     text = re.sub(r"\b(sk|key|AIza|gsk|xai|pk)[-_A-Za-z0-9]{12,}", "[key]", " ".join(text.split()))
     return text[:300]

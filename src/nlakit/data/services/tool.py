@@ -44,6 +44,7 @@ LOGIN = re.compile(
 )
 LIMITED = re.compile(r"quota|rate.?limit|\b429\b|exhausted|too many requests", re.IGNORECASE)
 USED_UP = re.compile(r"usage limit|hit your (?:\w+ )?limit|limit reached", re.IGNORECASE)
+GRACE_SECONDS = 5.0
 BUSY = re.compile(r"overloaded|unavailable|\b50[0-9]\b|ECONNRESET|ETIMEDOUT", re.IGNORECASE)
 FORM = """
 
@@ -69,18 +70,23 @@ class ToolService:
             )
         known = TOOLS.get(Path(program).stem, ())
         model = ("--model", config.model) if config.model and known and not given else ()
-        self.command = [found, *(given or known), *model]
-        self.folder = tempfile.TemporaryDirectory(prefix="nlakit-tool-")
+        # Absolute: it is started in another folder.
+        self.command = [str(Path(found).absolute()), *(given or known), *model]
+        self.folder = tempfile.TemporaryDirectory(prefix="nlakit-tool-", ignore_cleanup_errors=True)
         (Path(self.folder.name) / "deny-all.toml").write_text(DENY_ALL, encoding="utf-8")
 
     async def ask(self, prompt: Prompt, kind: type[BaseModel]) -> Reply:
         form = FORM.format(schema=json.dumps(schema(kind)))
         text = f"{prompt.instructions}\n\n{prompt.message}{form}"
-        empty = tempfile.mkdtemp(dir=self.folder.name)
+        empty = await asyncio.to_thread(tempfile.mkdtemp, dir=self.folder.name)
         try:
             code, out, err = await self._start(text.encode("utf-8", errors="replace"), empty)
+        except OSError as error:
+            raise ServiceError(
+                f"{self.name} cannot be started", found=error, do="check labels.services"
+            ) from error
         finally:
-            shutil.rmtree(empty, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, empty, ignore_errors=True)
         reply, failed = read_output(out)
         if code != 0 or failed:
             raise self._trouble(code, f"{err} {out}")
@@ -93,6 +99,8 @@ class ToolService:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=folder,
+            # Ctrl-C is for nlakit, which lets what is in flight come in.
+            start_new_session=True,
         )
         try:
             out, err = await asyncio.wait_for(process.communicate(text), self.timeout)
@@ -101,7 +109,9 @@ class ToolService:
         finally:
             if process.returncode is None:
                 await asyncio.to_thread(_end, process.pid)
-                await process.wait()
+                # Python waits for the pipes too, which a grandchild may hold open.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), GRACE_SECONDS)
         if len(out) > MOST_BYTES:
             raise Fault("too_large", f"{len(out)} bytes")
         try:
@@ -141,7 +151,7 @@ def read_output(out: str) -> tuple[Reply, bool]:
     around it with its counts of tokens, after whatever the tool says first."""
     try:
         data = json.loads(out[out.index("{") :])
-    except ValueError:
+    except (ValueError, RecursionError):
         return Reply(out.strip(), None, UNKNOWN), False
     text = data.get("result", data.get("response"))
     if not isinstance(text, str):
@@ -152,11 +162,11 @@ def read_output(out: str) -> tuple[Reply, bool]:
 def _tokens(data: dict[str, Any]) -> Tokens:
     """claude: usage.input_tokens and the like; gemini: stats.models.NAME.tokens."""
     usage = data.get("usage")
-    if isinstance(usage, dict) and "output_tokens" in usage:
-        names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-        return sum(int(usage.get(name) or 0) for name in names), int(usage["output_tokens"])
     try:
+        if isinstance(usage, dict) and "output_tokens" in usage:
+            names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+            return sum(int(usage.get(name) or 0) for name in names), int(usage["output_tokens"])
         models = [model["tokens"] for model in data["stats"]["models"].values()]
         return sum(m["prompt"] for m in models), sum(m["candidates"] for m in models)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return UNKNOWN

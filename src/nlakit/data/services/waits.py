@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+LONGEST_WAIT = 2 * 86400.0  # seconds; who asks for more has miscounted
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 60.0  # seconds
 DEFAULT_QUOTA_SECONDS = 3600.0
 PART = re.compile(r"([\d.]+)(ms|h|m|s)")
@@ -40,14 +41,17 @@ def asked_to_wait(headers: Mapping[str, str] | None) -> float | None:
     Retry-After with a fraction, which HTTP does not know but servers send; Anthropic's time of
     reset (RFC 3339); OpenAI's duration (`1h6m0.5s`).
     """
-    headers = headers or {}
-    with contextlib.suppress(KeyError, ValueError):
-        return max(float(headers["retry-after"]), 0.0)
-    with contextlib.suppress(KeyError, ValueError):
+    headers, told = headers or {}, None
+    wrong = (KeyError, ValueError, TypeError, OverflowError)
+    with contextlib.suppress(*wrong):
+        parts = PART.findall(headers["x-ratelimit-reset-requests"])
+        told = sum(float(number) * UNIT[unit] for number, unit in parts) if parts else None
+    with contextlib.suppress(*wrong):
         reset = datetime.fromisoformat(headers["anthropic-ratelimit-requests-reset"])
-        return max((reset - datetime.now(UTC)).total_seconds(), 0.0)
-    parts = PART.findall(headers.get("x-ratelimit-reset-requests", ""))
-    return sum(float(number) * UNIT[unit] for number, unit in parts) if parts else None
+        told = (reset - datetime.now(UTC)).total_seconds()
+    with contextlib.suppress(*wrong):
+        told = float(headers["retry-after"])
+    return min(max(told, 0.0), LONGEST_WAIT) if told is not None and told == told else None
 
 
 def next_hour(hour: float, now: float) -> float:
