@@ -249,14 +249,15 @@ def _client(timeout: float, connections: int) -> Any:
         async def aclose(self) -> None:
             await self.inner.aclose()
 
-    class Transport(httpx2.AsyncHTTPTransport):
-        async def handle_async_request(self, request: Any) -> Any:
-            response = await super().handle_async_request(request)
-            response.stream = Capped(response.stream)
-            return response
+    async def cap(response: Any) -> None:
+        response.stream = Capped(response.stream)
 
-    limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx2.AsyncClient(transport=Transport(limits=limits), timeout=timeout)
+    # A hook and not a transport: with one of our own the client would ignore HTTPS_PROXY.
+    return httpx2.AsyncClient(
+        event_hooks={"response": [cap]},
+        limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+        timeout=timeout,
+    )
 
 
 def translated(error: Exception, name: str, secret: str = "") -> Exception:
