@@ -46,6 +46,7 @@ PLANTED = {
     "verdict": ("Verdict: revise. " + GOOD, "auditor_leakage"),
     "judgement": (GOOD + " The label is specific and checkable.", "auditor_leakage"),
     "score": (GOOD + " Score: 4/5.", "auditor_leakage"),
+    "a key alone": (GOOD + " reasons.", "auditor_leakage"),
     "rubric": (GOOD + " This satisfies the rubric.", "auditor_leakage"),
     "JSON": ('The captain said more next. {"verdict": "good"}.', "auditor_leakage"),
     "revised": ("Revised label: " + GOOD, "auditor_leakage"),

@@ -186,6 +186,7 @@ LEAKAGE = re.compile(
       | \bscore\s?[:=]\s*[0-9.]+\s*(?:/|out\sof)\s*[0-9]+
       | ^[ \t]*score\s?[:=]\s*[0-9]
       | \blabell?er(?:['’]s)?\b
+      | (?:^|[.!?]\s)(?:reasons?|scores?|verdict|features)\s?[.:]
     )
     """,
     re.MULTILINE | re.VERBOSE,
