@@ -14,6 +14,7 @@ import os
 import platform
 import sqlite3
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,20 +50,13 @@ def real_rows(folder: Path) -> dict[str, Any]:
         "rows": len(table),
         "labelled": len(labelled),
         "with complete provenance": len(complete),
-        "reasons of the others": count(row["reason"] for row in table if row["reason"]),
-        "verdicts": count(row["verdict"] for row in labelled),
+        "reasons of the others": dict(Counter(row["reason"] for row in table if row["reason"])),
+        "verdicts": dict(Counter(str(row["verdict"]) for row in labelled)),
         "requests by outcome": outcomes,
-        "suspicions of the linter": count(faults),
+        "suspicions of the linter": dict(Counter(faults)),
         "first request, last answer": " – ".join(spans),
         "examples": [row["api_explanation"] for row in labelled[:3]],
     }
-
-
-def count(values: Any) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for value in values:
-        found[str(value)] = found.get(str(value), 0) + 1
-    return found
 
 
 def lines(title: str, command: str, facts: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from nlakit.rundir import FOLDERS, Manifest, RunDir
+from nlakit.tabular import span
 
 CONDITIONS = {
     "real": "AV text",
@@ -27,10 +28,6 @@ CONDITIONS = {
     "last_token": "control: last token",
     "last_10_tokens": "control: last 10 source tokens",
 }
-
-
-def span(found: dict[str, Any]) -> str:
-    return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 def machine() -> str:

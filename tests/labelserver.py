@@ -71,6 +71,7 @@ class Settings:
 
     port: int = 0
     delay: float = 0.0  # seconds before every answer
+    settle: float = 0.0  # answer once no request has come for so long: all who may ask are here
     faults: float = 0.0  # chance of a fault
     kinds: tuple[str, ...] = KINDS
     seed: int = 0
@@ -333,7 +334,7 @@ class LabelServer:
         self.stats = Stats()
         self.last: Request | None = None
         self.port = 0
-        self._quota_used, self._quota_reset = 0, 0.0
+        self._quota_used, self._quota_reset, self._came = 0, 0.0, 0.0
         self._connections: set[asyncio.Task[Any]] = set()
         self._server: asyncio.Server | None = None
         self._log: TextIO | None = None
@@ -390,6 +391,7 @@ class LabelServer:
             writer.write(error(400, message=f"no chat request: {wrong!r}"))
             return True
         stats, start = self.stats, time.monotonic()
+        self._came = start
         stats.requests += 1
         number, self.last = stats.requests, request
         stats.prompts.add(chat.prompt)
@@ -399,6 +401,8 @@ class LabelServer:
         try:
             if self.settings.delay:
                 await asyncio.sleep(self.settings.delay)
+            while (wait := self.settings.settle - (time.monotonic() - self._came)) > 0:
+                await asyncio.sleep(wait)
             if not reader.at_eof():
                 outcome = self._outcome(number)
                 outcome = await self._send(outcome, chat, request, reader, writer)

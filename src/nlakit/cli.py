@@ -19,7 +19,7 @@ from nlakit.cli_options import Out, Sets, Target, guarded, resolve
 from nlakit.config import RunConfig, dump_config
 from nlakit.errors import ConfigError, LimitReached, NlakitError
 from nlakit.rundir import FOLDERS, RunDir
-from nlakit.tabular import emit, read_lines, read_vectors
+from nlakit.tabular import emit, read_lines, read_vectors, span
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -114,21 +114,21 @@ def _print_results(path: Path) -> dict[str, Any]:
         top = found.get("retrieval")
         table.add_row(
             label,
-            _span(found["fve"]),
-            _span(found["centred_cosine"]),
+            span(found["fve"]),
+            span(found["centred_cosine"]),
             f"{found['cosine']['mean']:.3f}",
             f"{top['top1']:.2f} of {top['candidates']}" if top else "",
         )
     console.print(table)
     gap, texts = results["av_loss"]["gap"], results["texts"]
     console.print(
-        f"AV gap {_span(gap)} nats a token; {texts['unique']['full']:.0%} of texts unique, "
+        f"AV gap {span(gap)} nats a token; {texts['unique']['full']:.0%} of texts unique, "
         f"{texts['empty_share']:.0%} empty, {texts['loop_share']:.0%} with a loop",
         markup=False,
     )
     gain = results["gains"]["centred_cosine"]
     console.print(
-        f"content gain {_span(gain)} over {gain['best_floor']}", markup=False, soft_wrap=True
+        f"content gain {span(gain)} over {gain['best_floor']}", markup=False, soft_wrap=True
     )
     verdict = results["verdict"]
     console.print(f"[bold]verdict: {verdict['word']}[/bold]")
@@ -138,10 +138,6 @@ def _print_results(path: Path) -> dict[str, Any]:
     if report.exists():
         console.print(f"report: {report}", markup=False, soft_wrap=True)
     return results
-
-
-def _span(found: dict[str, Any]) -> str:
-    return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 @app.command()

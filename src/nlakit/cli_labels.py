@@ -11,7 +11,6 @@ from rich.console import Console
 from nlakit import pipeline
 from nlakit.cli_options import Out, Sets, Target, guarded, resolve
 from nlakit.errors import DataError
-from nlakit.parquet import read_table
 from nlakit.rundir import RunDir
 
 console = Console(highlight=False)
@@ -67,6 +66,7 @@ def export_labels(
 def agree(first: RunPath, second: RunPath) -> None:
     """Say how far the labels of two runs agree, row by row, beside chance."""
     from nlakit.data.quality import agreement, agreement_line
+    from nlakit.parquet import read_table
 
     tables = [read_table(RunDir(run).need("labels")) for run in (first, second)]
     rows = read_table(RunDir(first).need("activations"), ["row_id", "doc_id"])

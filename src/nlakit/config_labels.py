@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
 from nlakit.config_base import Count, Positive, Section, Share
+from nlakit.core.lint import Limits
 
 
 class ServiceConfig(Section):
@@ -46,6 +47,11 @@ class ServiceConfig(Section):
         if self.kind == "tool":
             return f"tool:{self.model or Path(self.command[0]).stem}"
         return f"{self.kind}:{self.model or 'default'}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides an answer: the key does not."""
+        return self.model_dump(mode="json", exclude={"key_variable"})
 
 
 class PromptsConfig(Section):
@@ -96,6 +102,16 @@ class LabelsConfig(Section):
         if not needs[self.labeler]:
             raise ValueError(f"labeler: {self.labeler} needs labels.{self.labeler}")
         return self
+
+    @property
+    def personas(self) -> tuple[ServiceConfig, ...]:
+        """All services that are asked."""
+        return (*self.services, *((self.auditor,) if self.auditor else ()))
+
+    @property
+    def limits(self) -> Limits:
+        """What the linter allows."""
+        return Limits(self.min_words, self.max_words, self.max_copied_words)
 
 
 class RequestsConfig(Section):

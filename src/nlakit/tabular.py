@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from rich.table import Table
 from nlakit.errors import ConfigError, DataError
 
 console = Console(highlight=False)
+
+
+def span(found: Mapping[str, Any], sign: str = "") -> str:
+    """A mean with its interval."""
+    return f"{found['mean']:{sign}.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 def read_lines(path: Path) -> list[str]:

@@ -30,6 +30,7 @@ from nlakit.models.subject import load_subject
 from nlakit.parquet import matrix
 from nlakit.rows import TableRows
 from nlakit.rundir import atomic_write
+from nlakit.tabular import span
 from nlakit.train.ar import ARTask, enable_checkpointing, prepared_contract
 from nlakit.train.loop import Trainer
 
@@ -280,18 +281,14 @@ def judge(
             f"neither {first}'s nor {second}'s labels teach more than a floor on {size}: "
             "try more rows or steps"
         )
-    span = f"centred cosine {_span(difference, sign='+')}"
+    shown = f"centred cosine {span(difference, sign='+')}"
     if difference["low"] <= 0 <= difference["high"]:
         return "no difference", (
             f"no difference can be seen between {first}'s and {second}'s labels with this many "
-            f"rows: {span} touches 0 on {size}"
+            f"rows: {shown} touches 0 on {size}"
         )
     word: Word = "more" if difference["mean"] > 0 else "less"
-    return word, f"{first}'s labels teach {word} than {second}'s: {span} on {size}"
-
-
-def _span(found: Mapping[str, Any], sign: str = "") -> str:
-    return f"{found['mean']:{sign}.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    return word, f"{first}'s labels teach {word} than {second}'s: {shown} on {size}"
 
 
 def table_of(report: TrialReport) -> Table:
@@ -321,11 +318,11 @@ def table_of(report: TrialReport) -> Table:
             table.add_row(
                 escape(note),
                 fed,
-                _span(found["fve"]),
-                _span(found["centred_cosine"]),
+                span(found["fve"]),
+                span(found["centred_cosine"]),
                 f"{top['top1']:.2f} of {top['candidates']}" if top else "",
             )
         table.add_section()
     differences = (report.difference["fve"], report.difference["centred_cosine"])
-    table.add_row("difference", "their labels", *(_span(found, "+") for found in differences), "")
+    table.add_row("difference", "their labels", *(span(found, "+") for found in differences), "")
     return table

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from nlakit.config import RunConfig
 from nlakit.data.corpus import order_key
 from nlakit.data.labeler import Label, label_table
-from nlakit.data.labels import checked, limits_of, make_labeler, offline_labeler, requests_of
+from nlakit.data.labels import checked, make_labeler, offline_labeler, requests_of
 from nlakit.data.offline import OfflineLabeler
 from nlakit.data.quality import lines, quality
 from nlakit.data.split import read_split
@@ -42,7 +42,7 @@ def run_trial(config: RunConfig, rundir: RunDir, count: int) -> tuple[TrialRepor
         labeler = make_labeler(config, rundir, len(asked))
         try:
             with ticker("trial labels", len(asked)) as progress:
-                made = checked(labeler.label(asked, progress.advance), asked, limits_of(settings))
+                made = checked(labeler.label(asked, progress.advance), asked, settings.limits)
         finally:
             labeler.close()
         name = settings.services[0].name if settings.services else "file"
@@ -50,7 +50,7 @@ def run_trial(config: RunConfig, rundir: RunDir, count: int) -> tuple[TrialRepor
         texts = {who: {one.row_id: one.explanation for one in rows} for who, rows in found.items()}
         sources = {one.row_id: one.text for one in asked}
         families = dict(zip(sources, table["source_family"].to_pylist(), strict=True))
-        report = quality(label_table(made, asked), sources, families, limits_of(settings))
+        report = quality(label_table(made, asked), sources, families, settings.limits)
         total = read_table(rundir.need("activations"), ["row_id"]).num_rows
         said = [*lines(report), _price_of_all(made, total)]
         return compare(config, table, texts, rundir.path / "trial"), said

@@ -70,10 +70,6 @@ def requests_of(table: pa.Table) -> list[LabelRequest]:
     ]
 
 
-def limits_of(settings: LabelsConfig) -> Limits:
-    return Limits(settings.min_words, settings.max_words, settings.max_copied_words)
-
-
 def checked(
     labels: Sequence[Label], requests: Sequence[LabelRequest], limits: Limits
 ) -> list[Label]:
@@ -144,7 +140,7 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
                     progress.skip(piece.num_rows)
                     continue
                 asked = requests_of(piece)
-                found = checked(labeler.label(asked, progress.advance), asked, limits_of(settings))
+                found = checked(labeler.label(asked, progress.advance), asked, settings.limits)
                 write_table(target, label_table(found, asked))
     finally:
         labeler.close()
@@ -161,7 +157,7 @@ def _summary(folder: Path, rows: pa.Table, settings: LabelsConfig) -> Rows:
     ids = rows["row_id"].to_pylist()
     sources = dict(zip(ids, rows["detokenized_text_truncated"].to_pylist(), strict=True))
     families = dict(zip(ids, rows["source_family"].to_pylist(), strict=True))
-    report = quality(table, sources, families, limits_of(settings))
+    report = quality(table, sources, families, settings.limits)
     atomic_write(folder / "quality.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_sheet(folder / "sheet.csv", table, sources, families)
     for line in lines(report):

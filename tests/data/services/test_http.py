@@ -184,10 +184,10 @@ def test_limits_hold_with_32_in_flight(tmp_path: Path, price_table: str, limit: 
     """The server counts what it answered; at the table's prices that must stay below."""
     values = {"max_requests": 250, "max_cost": 2.0}
     kinds = ("500", "cut", "bad_content", "empty", "length")  # none that asks for less at a time
-    with running(Settings(delay=0.15, faults=0.1, kinds=kinds)) as (url, server):
+    with running(Settings(settle=0.1, faults=0.1, kinds=kinds)) as (url, server):
         made = labeler(
             url, tmp_path, auditor=True, concurrency=32, prices=price_table, attempts=30,
-            timeout=1.0, **{limit: values[limit]},
+            timeout=10.0, **{limit: values[limit]},
         )  # fmt: skip
         with pytest.raises(LimitReached, match=limit):
             made.label(rows(600))
@@ -203,7 +203,7 @@ def test_limits_hold_with_32_in_flight(tmp_path: Path, price_table: str, limit: 
 
 def test_a_slower_service_is_asked_less(tmp_path: Path) -> None:
     """Without faults the window reaches the limit; rate limits halve it and every row is done."""
-    with running(Settings(delay=0.15)) as (url, server):
+    with running(Settings(settle=0.1)) as (url, server):
         made = labeler(url, tmp_path, concurrency=24)
         made.label(rows(300))
         assert made.askers[0].gate.window == 24

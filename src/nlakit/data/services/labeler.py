@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nlakit.config_labels import LabelsConfig, RequestsConfig, ServiceConfig
-from nlakit.core.lint import Limits, first_hard, lint
+from nlakit.core.lint import first_hard, lint
 from nlakit.data.labeler import Advance, Label, LabelRequest, ignore
 from nlakit.data.services.answers import LabelAnswer, Verdict, explanation
 from nlakit.data.services.asker import Answered, Asker
@@ -36,8 +36,7 @@ def build_service(config: ServiceConfig, settings: RequestsConfig) -> Service:
 def check_prices(settings: LabelsConfig, requests: RequestsConfig) -> Prices:
     """The price table. Raises ConfigError if a cost is limited that nobody can know."""
     prices = load_prices(requests.prices)
-    services = (*settings.services, *((settings.auditor,) if settings.auditor else ()))
-    unknown = sorted({one.name for one in services if prices.of(one.name) is None})
+    unknown = sorted({one.name for one in settings.personas if prices.of(one.name) is None})
     if unknown and requests.max_cost is not None:
         raise ConfigError(
             "requests.max_cost needs a price for every service",
@@ -93,10 +92,11 @@ class ServiceLabeler:
     ) -> None:
         self.settings, self.rows, self.finished = settings, rows, 0
         self.concurrency = requests.concurrency
-        self.limits = Limits(settings.min_words, settings.max_words, settings.max_copied_words)
         self.prompts, prices = load_prompts(settings.prompts), check_prices(settings, requests)
-        wanted = (*settings.services, *((settings.auditor,) if settings.auditor else ()))
-        services = {one.model_dump_json(): build(one, requests) for one in wanted}
+        # A service named twice, as labeler and auditor, is one: its window counts for both.
+        keys = [one.model_dump_json() for one in settings.personas]
+        wanted = dict(zip(keys, settings.personas, strict=True))
+        services = {key: build(one, requests) for key, one in wanted.items()}
         self.stop = asyncio.Event()
         self.ledger = Ledger(path, run)
         spent = self.ledger.at_start
@@ -112,15 +112,15 @@ class ServiceLabeler:
         )
         self.cost_before = spent.cost
         askers = {
-            one.model_dump_json(): Asker(
-                services[one.model_dump_json()], one.max_tokens, prices.of(one.name),
+            key: Asker(
+                services[key], one.max_tokens, prices.of(one.name),
                 self.ledger, self.budget, requests, self.stop,
             )
-            for one in wanted
+            for key, one in wanted.items()
         }  # fmt: skip
         self.askers = list(askers.values())
-        self.labelers = [askers[one.model_dump_json()] for one in settings.services]
-        self.auditor = askers[settings.auditor.model_dump_json()] if settings.auditor else None
+        self.labelers = [askers[key] for key in keys[: len(settings.services)]]
+        self.auditor = askers[keys[-1]] if settings.auditor else None
         self.replaced: set[str] = set()
         self.runner = asyncio.Runner()
 
@@ -213,7 +213,7 @@ class ServiceLabeler:
         return self._made(request, trail, text, None, asker, verdict)
 
     def _check(self, text: str, request: LabelRequest, prefix: str) -> None:
-        fault = first_hard(lint(text, request.text, self.limits))
+        fault = first_hard(lint(text, request.text, self.settings.limits))
         if fault is not None:
             raise RowFailed(f"{prefix}{fault}")
 

@@ -65,13 +65,14 @@ class ModelService:
         self, config: ServiceConfig, timeout: float, connections: int, model: Any = None
     ) -> None:
         self.config, self.timeout, self.name = config, timeout, config.name
-        self.identity = config.model_dump(mode="json", exclude={"key_variable"})
+        self.identity = config.identity
         self.client: Any = None
-        self.secret = os.environ.get(config.key_variable or "", "") or secret_of(config.kind)
+        self.secret = ""  # struck out of what errors say
         if model is None:
             check_installed(config)
+            self.secret = key_of(config)
             self.client = _client(timeout, connections)
-            model = build_model(config, self.client)
+            model = build_model(config, self.secret, self.client)
         self.model = model
         self.settings: dict[str, Any] = {
             "max_tokens": config.max_tokens,
@@ -167,37 +168,32 @@ def check_installed(config: ServiceConfig) -> None:
             ) from error
 
 
-def build_model(config: ServiceConfig, client: Any) -> Any:
-    """The model of a configuration. Raises ConfigError for a missing key."""
+def build_model(config: ServiceConfig, key: str, client: Any) -> Any:
+    """The model of a configuration."""
     if config.kind == "anthropic":
         from pydantic_ai.models.anthropic import AnthropicModel
         from pydantic_ai.providers.anthropic import AnthropicProvider
 
-        provider = AnthropicProvider(
-            api_key=key_of(config), base_url=config.base_url, http_client=client
-        )
+        provider = AnthropicProvider(api_key=key, base_url=config.base_url, http_client=client)
         return AnthropicModel(config.model, provider=provider)
     if config.kind == "google":
         from pydantic_ai.models.google import GoogleModel
         from pydantic_ai.providers.google import GoogleProvider
 
-        google = GoogleProvider(
-            api_key=key_of(config), base_url=config.base_url, http_client=client
-        )
+        google = GoogleProvider(api_key=key, base_url=config.base_url, http_client=client)
         return GoogleModel(config.model, provider=google)
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
     from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
     if config.kind == "openai":
-        own = OpenAIProvider(api_key=key_of(config), base_url=config.base_url, http_client=client)
+        own = OpenAIProvider(api_key=key, base_url=config.base_url, http_client=client)
         return OpenAIChatModel(config.model, provider=own)
     assert config.base_url is not None, "checked in the configuration"
-    key = key_of(config) if config.key_variable else "none"
     server = OpenAICompatibleProvider(
         "compatible",
         base_url=config.base_url,
-        api_key=key,
+        api_key=key or "none",
         http_client=client,
         # What a vendor's own API cannot do, its model behind vLLM or OpenRouter may.
         profile={"supports_json_schema_output": True},
@@ -206,8 +202,13 @@ def build_model(config: ServiceConfig, client: Any) -> Any:
 
 
 def key_of(config: ServiceConfig) -> str:
-    """The service's key from the environment. Raises ConfigError if it is not there."""
-    names = (config.key_variable,) if config.key_variable else KEYS[config.kind]
+    """The service's key from the environment; empty for a server that asks for none.
+
+    Raises ConfigError if it is not there.
+    """
+    names = (config.key_variable,) if config.key_variable else KEYS.get(config.kind, ())
+    if not names:
+        return ""
     keys = [os.environ.get(name, "").strip() for name in names]
     if not any(keys):
         raise ConfigError(
@@ -223,12 +224,6 @@ def key_of(config: ServiceConfig) -> str:
             do=f"set {names[0]} to the key alone",
         )
     return key
-
-
-def secret_of(kind: str) -> str:
-    """The key in the environment, to be struck out of what errors say; empty if there is none."""
-    found = (os.environ.get(name, "").strip() for name in KEYS.get(kind, ()))
-    return next(filter(None, found), "")
 
 
 def _client(timeout: float, connections: int) -> Any:

@@ -58,7 +58,7 @@ class ToolService:
 
     def __init__(self, config: ServiceConfig, timeout: float) -> None:
         self.name, self.timeout = config.name, timeout
-        self.identity = config.model_dump(mode="json", exclude={"key_variable"})
+        self.identity = config.identity
         program, *given = config.command
         # shutil.which finds Windows' .CMD shims, which a bare name does not start.
         found = shutil.which(program)
