@@ -126,7 +126,7 @@ def build_contract(subject: Subject, **overrides: Any) -> Contract:
         "baseline": 0.5,
         "embedding_norm": subject.embedding_norm(),
         "activation_norm": 10.0,
-        "subject_precision": subject.config.dtype,
+        "subject_precision": subject.config.precision,
         "centring": "mean_unit",
         "max_new_tokens": 24,
     }

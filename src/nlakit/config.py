@@ -24,8 +24,27 @@ class SubjectConfig(Section):
     revision: str | None = Field(default=None, description="hub revision")
     layer: Count = Field(default=12, description="K, 0-based block; reads the output of block K")
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    quantisation: Literal["nf4"] | None = Field(
+        default=None, description="4-bit weights of the blocks; dtype is what they compute in"
+    )
+    ple_on_cpu: bool = Field(
+        default=False, description="keep Gemma's per-layer embeddings in main memory"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, mps")
-    trust_remote_code: bool = False
+    trust_remote_code: bool = Field(
+        default=False, description="run Python code that comes with the model: it can do anything"
+    )
+
+    @property
+    def precision(self) -> str:
+        """What the contract records: `bfloat16`, or `nf4+bfloat16` if quantised."""
+        return f"{self.quantisation}+{self.dtype}" if self.quantisation else self.dtype
+
+
+def precision_settings(precision: str) -> dict[str, str | None]:
+    """The settings that a recorded precision stands for."""
+    quantisation, _, dtype = precision.rpartition("+")
+    return {"quantisation": quantisation or None, "dtype": dtype}
 
 
 class SourceConfig(Section):
@@ -116,7 +135,12 @@ class TrainConfig(Section):
     batch_rows: Positive = 16
     accumulation: Positive = 1
     max_tokens: Positive = Field(default=256, description="longer texts are cut")
-    lora: LoraConfig = LoraConfig()
+    lora: LoraConfig | None = Field(
+        default=LoraConfig(), description="adapters; null trains all weights of the half"
+    )
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        default="adamw", description="adamw8bit: states of 8 bits, by bitsandbytes"
+    )
     weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float = Field(default=1.0, gt=0)
     gradient_checkpointing: bool = False

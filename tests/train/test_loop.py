@@ -16,7 +16,7 @@ from torch import nn
 from nlakit.config import Phase, TrainConfig
 from nlakit.errors import ModelError, RunError
 from nlakit.train.loop import Trainer, batch_at, trend
-from nlakit.train.optimizer import MasterAdamW, learning_rate
+from nlakit.train.optimizer import LossScale, MasterAdamW, learning_rate
 
 
 def build_config(**overrides: Any) -> TrainConfig:
@@ -154,3 +154,46 @@ def test_masters_keep_small_updates() -> None:
         weight.grad = torch.ones(1, dtype=torch.bfloat16)
         optimizer.step(0.001, 1e9)
     assert float(weight.detach()) == pytest.approx(0.96, abs=0.005)
+
+
+def test_loss_scale_keeps_small_gradients_and_backs_off() -> None:
+    """Halved at a gradient that is not finite; the update is that of the unscaled gradient."""
+    scale = LossScale(on=True)
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = MasterAdamW([weight], 0.0, scale=scale)
+    weight.grad = torch.tensor([torch.inf, 0.0, 0.0])
+    assert optimizer.step(0.1, 1.0) == torch.inf and torch.equal(weight, torch.ones(3))
+    assert scale.factor == 2.0**14
+    weight.grad = torch.tensor([3.0, 4.0, 0.0]) * scale.factor
+    assert optimizer.step(0.1, 10.0) == pytest.approx(5.0)
+    for _ in range(199):
+        scale.update(True)
+    assert scale.factor == 2.0**15
+    state = optimizer.state_dict()
+    again = MasterAdamW([torch.nn.Parameter(torch.ones(3))], 0.0, scale=LossScale(on=True))
+    again.load_state_dict(state)
+    assert again.scale.state() == scale.state()
+
+
+def test_eight_bit_states_resume_exactly(tmp_path: Path) -> None:
+    """Through the file that a checkpoint is, which is read without pickle."""
+
+    def steps(optimizer: MasterAdamW, first: int, last: int) -> None:
+        for step in range(first, last):
+            generator = torch.Generator().manual_seed(step)
+            weight = optimizer.parameters[0]
+            weight.grad = torch.randn(weight.shape, generator=generator)
+            optimizer.step(0.01, 1e9)
+
+    def fresh() -> MasterAdamW:
+        return MasterAdamW([torch.nn.Parameter(torch.ones(80, 80))], 0.01, bits=8)
+
+    whole, half, rest = fresh(), fresh(), fresh()
+    steps(whole, 0, 6)
+    steps(half, 0, 3)
+    torch.save(half.state_dict(), tmp_path / "state.pt")
+    rest.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    steps(rest, 3, 6)
+    assert torch.equal(whole.parameters[0], rest.parameters[0])
+    states = whole.inner.state[whole.masters[0]]
+    assert states["state1"].dtype == torch.uint8

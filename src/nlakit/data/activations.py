@@ -113,7 +113,7 @@ class Reader:
         if not self.expected:
             return vectors, [[] for _ in rows], [[] for _ in rows]
         head = self.subject.model.get_output_embeddings()
-        logits = head(hidden[rows, columns]).float()
+        logits = head(hidden[rows, columns].to(head.weight.dtype)).float()
         chances, tokens = torch.softmax(logits, dim=-1).topk(self.expected, dim=-1)
         return vectors, tokens.tolist(), [[round(c, 5) for c in row] for row in chances.tolist()]
 

@@ -138,7 +138,7 @@ def base_contract(
             git_commit=git_commit(),
             config_hash=config_hash(config, ("subject", "tables", "activations", "seed")),
             subject_sha256=subject_sha256(subject),
-            subject_precision=config.subject.dtype,
+            subject_precision=config.subject.precision,
             av_close=settings.av_close,
             embedding_norm=norms["embedding_mean"],
             activation_norm=norms["activation_mean"],

@@ -43,7 +43,7 @@ def decode(
     ids = prompt
     for _ in range(decoding.max_new_tokens):
         hidden = decoder(input_ids=ids, past_key_values=cache, use_cache=True)[0][:, -1]
-        logits = hidden @ head.T
+        logits = hidden.to(head.dtype) @ head.T
         _ban_repeats(logits, [made[row] for row in alive], decoding.no_repeat_ngram)
         tokens = _choose(logits, decoding.temperature, [generators[row] for row in alive])
         keep = []

@@ -79,6 +79,6 @@ def tiled_nll(
 
     `softcap` c applies c·tanh(logits / c) as Gemma 2 does.
     """
-    result = _TiledNLL.apply(hidden, weight, targets, softcap)
+    result = _TiledNLL.apply(hidden.to(weight.dtype), weight, targets, softcap)
     assert isinstance(result, torch.Tensor)
     return result

@@ -30,7 +30,8 @@ def add_lora(module: nn.Module, config: LoraConfig, seed: int) -> Any:
     """Wrap the attention and MLP projections of the blocks in `module` with adapters.
 
     The adapters keep the base's precision: float32 adapters on a bfloat16 base would cast every
-    activation (12 times slower on a CPU). Raises ModelError if nothing matches.
+    activation (12 times slower on a CPU). On a float16 base they are float32, since their
+    gradients leave the range of float16. Raises ModelError if nothing matches.
     """
     if not any(re.fullmatch(TARGETS, name) for name, _ in module.named_modules()):
         raise ModelError(
@@ -43,7 +44,12 @@ def add_lora(module: nn.Module, config: LoraConfig, seed: int) -> Any:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return get_peft_model(module, settings, autocast_adapter_dtype=False)  # type: ignore[arg-type]
+        made = get_peft_model(module, settings, autocast_adapter_dtype=False)  # type: ignore[arg-type]
+    base = next(p.dtype for p in module.parameters() if p.is_floating_point())
+    for parameter in made.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.to(torch.float32 if base == torch.float16 else base)
+    return made
 
 
 def adapter_state(module: Any) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nlakit.config import SubjectConfig
+from nlakit.config import SubjectConfig, precision_settings
 from nlakit.core.contract import FILE, Contract, read_contract
 from nlakit.core.metrics import centred_cosine, cosine, fve_rows, mse_normalised
 from nlakit.core.prompts import encode
@@ -114,7 +114,7 @@ class NLA:
                 {
                     "model": base_model or one.extraction.base_model,
                     "layer": one.layer,
-                    "dtype": one.nlakit.subject_precision,
+                    **precision_settings(one.nlakit.subject_precision),
                     "device": device,
                 }
             )

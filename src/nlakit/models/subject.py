@@ -15,6 +15,7 @@ from torch import nn
 from nlakit.config import SubjectConfig
 from nlakit.errors import ModelError
 from nlakit.models.embedded import NAMES, embedded_model
+from nlakit.models.quantise import loading_options, prepare
 
 LAYER_NAMES = ("layers", "h", "blocks")
 NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_norm")
@@ -69,6 +70,9 @@ def shared_copy(module: nn.Module) -> Any:
     """
     memo: dict[int, Any] = {id(p): p for p in module.parameters()}
     memo |= {id(b): b for b in module.buffers()}
+    # The scales of 4-bit weights are neither.
+    scales = (getattr(m, "quant_state", None) for m in module.modules())
+    memo |= {id(state): state for state in scales if state is not None}
     return copy.deepcopy(module, memo)
 
 
@@ -132,7 +136,11 @@ def load_subject(config: SubjectConfig) -> Subject:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=getattr(torch, config.dtype), output_loading_info=True, **options
+            source,
+            dtype=getattr(torch, config.dtype),
+            output_loading_info=True,
+            **loading_options(config),
+            **options,
         )
         model, info = loaded
     except (OSError, ValueError, KeyError) as error:
@@ -143,10 +151,10 @@ def load_subject(config: SubjectConfig) -> Subject:
         ) from error
     _check_weights(config.model, info)
     device = pick_device(config.device)
+    prepare(model, config)
     model.to(device).eval().requires_grad_(False)
     subject = Subject(model, tokenizer, config, device, source)
-    for layer in (config.layer,):
-        check_layer(subject, layer)
+    check_layer(subject, config.layer)
     return subject
 
 

@@ -21,7 +21,7 @@ from nlakit.config import TrainConfig
 from nlakit.errors import ModelError, RunError
 from nlakit.progress import ticker
 from nlakit.rundir import atomic_write
-from nlakit.train.optimizer import MasterAdamW, learning_rate
+from nlakit.train.optimizer import LossScale, MasterAdamW, learning_rate
 
 KEEP_CHECKPOINTS = 2
 WINDOW = 16
@@ -72,6 +72,11 @@ def batch_at(step: int, lengths: Sequence[int], batch: int, seed: int) -> list[i
     return [int(row) for row in batches[rng.permutation(len(batches))[place]]]
 
 
+def has_float16(module: nn.Module) -> bool:
+    """Whether gradients pass through float16."""
+    return any(parameter.dtype == torch.float16 for parameter in module.parameters())
+
+
 def trend(losses: Sequence[float]) -> dict[str, float | bool]:
     """Linear fit of the raw loss over the steps; descending if slope < −0.002 a step and
     R² ≥ 0.10 (the rule of the Gemma-4-E2B card). A falling loss alone proves nothing."""
@@ -98,7 +103,12 @@ class Trainer:
         )
         named = [(n, p) for n, p in task.module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
-        self.optimizer = MasterAdamW([p for _, p in named], config.weight_decay)
+        self.optimizer = MasterAdamW(
+            [p for _, p in named],
+            config.weight_decay,
+            bits=8 if config.optimizer == "adamw8bit" else 32,
+            scale=LossScale(on=has_float16(task.module)),
+        )
         self.records: list[dict[str, Any]] = []
         self.skipped = 0
 
@@ -144,7 +154,7 @@ class Trainer:
             index = (step * config.accumulation + micro) * world + self.accelerator.process_index
             rows = batch_at(index, lengths, config.batch_rows, self.seed)
             loss, extras = self.task.loss(rows)
-            self.accelerator.backward(loss)
+            self.accelerator.backward(loss * self.optimizer.scale.factor)
             losses.append(float(loss.detach()))
         self._share_gradients()
         rate = learning_rate(config.phases, step)

@@ -13,15 +13,50 @@ from typing import Any
 import torch
 
 from nlakit.config import Phase
+from nlakit.models.quantise import check_installed
+
+
+class LossScale:
+    """The factor that keeps float16 gradients off zero: halved at a gradient that is not finite,
+    doubled after 200 that were (Micikevicius et al. 2018, section 3.2)."""
+
+    def __init__(self, on: bool) -> None:
+        self.on, self.factor, self.good = on, 2.0**15 if on else 1.0, 0
+
+    def update(self, finite: bool) -> None:
+        if not self.on:
+            return
+        self.good = self.good + 1 if finite else 0
+        if not finite:
+            self.factor = max(self.factor / 2, 1.0)
+        elif self.good % 200 == 0:
+            self.factor *= 2
+
+    def state(self) -> list[float]:
+        return [self.factor, self.good]
+
+    def load(self, state: Sequence[float]) -> None:
+        self.factor, self.good = float(state[0]), int(state[1])
 
 
 class MasterAdamW:
-    """AdamW on float32 copies of `parameters`; the parameters get the rounded result."""
+    """AdamW on float32 copies of `parameters`; the parameters get the rounded result.
 
-    def __init__(self, parameters: Sequence[torch.nn.Parameter], weight_decay: float) -> None:
+    bits: of the optimizer's states, 32 or 8 (bitsandbytes). scale: what the loss was multiplied
+    by. Raises ConfigError for 8 bits without bitsandbytes.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        weight_decay: float,
+        bits: int = 32,
+        scale: LossScale | None = None,
+    ) -> None:
         self.parameters = list(parameters)
         self.masters = [p.detach().float().clone() for p in self.parameters]
-        self.inner = torch.optim.AdamW(self.masters, lr=0.0, weight_decay=weight_decay)
+        self.inner = _adamw(self.masters, weight_decay, bits)
+        self.scale = scale or LossScale(on=False)
 
     def step(self, lr: float, clip_norm: float) -> float:
         """One update with the gradients at hand, clipped to `clip_norm`; returns their norm.
@@ -31,8 +66,10 @@ class MasterAdamW:
         for master, parameter in zip(self.masters, self.parameters, strict=True):
             gradient = parameter.grad
             master.grad = torch.zeros_like(master) if gradient is None else gradient.float()
+            master.grad /= self.scale.factor
             parameter.grad = None
         norm = float(torch.nn.utils.clip_grad_norm_(self.masters, clip_norm))
+        self.scale.update(math.isfinite(norm))
         if not math.isfinite(norm):
             return norm
         for group in self.inner.param_groups:
@@ -47,13 +84,24 @@ class MasterAdamW:
             parameter.copy_(master)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"masters": self.masters, "inner": self.inner.state_dict()}
+        inner = self.inner.state_dict()
+        return {"masters": self.masters, "inner": inner, "scale": self.scale.state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for master, saved in zip(self.masters, state["masters"], strict=True):
             master.copy_(saved)
         self.inner.load_state_dict(state["inner"])
+        self.scale.load(state["scale"])
         self.write_back()
+
+
+def _adamw(masters: list[torch.Tensor], weight_decay: float, bits: int) -> torch.optim.Optimizer:
+    if bits == 32:
+        return torch.optim.AdamW(masters, lr=0.0, weight_decay=weight_decay)
+    check_installed("optimizer: adamw8bit")
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(masters, lr=0.0, weight_decay=weight_decay)
 
 
 def learning_rate(phases: Sequence[Phase], step: int) -> float:

@@ -21,7 +21,7 @@ from nlakit.progress import ticker
 from nlakit.rows import TableRows, read_mean, read_rows
 from nlakit.rundir import Rows, RunDir, atomic_write
 from nlakit.stage import stage
-from nlakit.train.ar import ARTask, copy_mean
+from nlakit.train.ar import ARTask, copy_mean, enable_checkpointing
 from nlakit.train.loop import Trainer
 
 TEXTS_FILE = "av_texts.jsonl"
@@ -94,6 +94,8 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
 
     source = rundir.need("ar")
     module = Reconstructor.load(subject, read_contract(source), source)
+    if settings.gradient_checkpointing:
+        enable_checkpointing(module.decoder)
     task = ARTask(module, inputs.texts, inputs.vectors, held_out, read_mean(source), settings)
     summary = Trainer(task, settings, folder, config.seed).run("pair")
     parent = rundir.manifest("ar")

@@ -1,0 +1,91 @@
+"""4-bit weights (NF4, Dettmers et al. 2023), and tables that stay in main memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from nlakit.config import SubjectConfig
+from nlakit.errors import ConfigError
+
+
+def check_installed(purpose: str) -> None:
+    """Raise ConfigError if bitsandbytes is missing."""
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"{purpose} needs bitsandbytes, which is not installed",
+            found=error,
+            do='pip install "nlakit[nf4]"',
+        ) from error
+
+
+def loading_options(config: SubjectConfig) -> dict[str, Any]:
+    """What `from_pretrained` is told: NF4 with double quantisation, made on the CPU, so that the
+    full-precision weights never need room on the card."""
+    if config.quantisation is None:
+        return {}
+    check_installed("subject.quantisation: nf4")
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, config.dtype),
+    )
+    return {"quantization_config": settings, "device_map": {"": "cpu"}}
+
+
+def prepare(model: Any, config: SubjectConfig) -> None:
+    """Make a freshly loaded model fit to be shared by several trees, trained and moved."""
+    if config.quantisation:
+        keep_layout(model)
+        if config.dtype == "float16":
+            model.get_input_embeddings().register_forward_hook(widen)
+    if config.ple_on_cpu:
+        stay_on_cpu(model)
+
+
+def keep_layout(model: nn.Module) -> None:
+    """Keep the weights as they lie. bitsandbytes repacks them in place on the first inference on
+    a CPU with AVX-512 bf16, and gradients through repacked weights are wrong without a word."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def widen(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+    """A hook that makes the residual stream float32: it leaves the range of float16 in many
+    models (Gemma's reaches 98347), while inside a quantised projection float16 is enough."""
+    return output.float()
+
+
+class _OnCPU(nn.Module):
+    """An embedding whose table never moves: ids go to it, and rows come back."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> _OnCPU:
+        return self
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(input_ids.cpu()).to(input_ids.device)  # type: ignore[misc]
+
+
+def stay_on_cpu(model: nn.Module) -> None:
+    """Keep the per-layer embeddings in main memory; a row is gathered there for each token
+    (18 KB in Gemma 4 E2B). Raises ConfigError for a model without them."""
+    found = [m for name, m in model.named_modules() if name.endswith("embed_tokens_per_layer")]
+    if not found:
+        raise ConfigError(
+            "subject.ple_on_cpu: the model has no per-layer embeddings",
+            found=type(model).__name__,
+            do="leave it off; it is for Gemma 3n and Gemma 4 E2B and E4B",
+        )
+    for table in found:
+        kind = type(table)
+        table.__class__ = type(f"{kind.__name__}OnCPU", (_OnCPU, kind), {})
