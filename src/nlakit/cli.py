@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nlakit import __version__, cli_labels, pipeline
+from nlakit import __version__, cli_labels, cli_presets, pipeline
 from nlakit.cli_options import Out, Sets, Target, guarded, resolve
 from nlakit.config import RunConfig, dump_config
 from nlakit.errors import ConfigError, LimitReached, NlakitError
@@ -296,6 +296,10 @@ def score(
         for text, one, floor in zip(rows, found, floors, strict=True)
     ]
     emit(records, format, save)
+
+
+for _commands in (cli_presets,):
+    _commands.register(app)
 
 
 @app.callback(invoke_without_command=True)
