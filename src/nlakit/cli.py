@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import warnings
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nlakit import __version__, cli_labels, cli_presets, pipeline
+from nlakit import __version__, cli_hub, cli_labels, cli_presets, pipeline
 from nlakit.cli_options import Out, Sets, Target, guarded, resolve
 from nlakit.config import RunConfig, dump_config
 from nlakit.errors import ConfigError, LimitReached, NlakitError
@@ -298,7 +299,7 @@ def score(
     emit(records, format, save)
 
 
-for _commands in (cli_presets,):
+for _commands in (cli_presets, cli_hub):
     _commands.register(app)
 
 
@@ -316,6 +317,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a kernel it can do without
     try:
         app()
     except LimitReached as reached:

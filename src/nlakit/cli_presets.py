@@ -21,10 +21,13 @@ def presets(
     from nlakit import presets as known
 
     if name is not None:
+        import copy
+
         import yaml
 
         settings = known.find_preset(name).settings(small_card)
-        typer.echo(yaml.safe_dump(settings, sort_keys=False), nl=False)
+        plain = {section: copy.deepcopy(value) for section, value in settings.items()}
+        typer.echo(yaml.safe_dump(plain, sort_keys=False), nl=False)
         return
     from rich.table import Table
 

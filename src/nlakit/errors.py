@@ -41,7 +41,7 @@ class RunError(NlakitError):
 
 
 class ServiceError(NlakitError):
-    """A language-model service cannot be used: key, model, address, account."""
+    """A language-model service or a hub cannot be used: key, name, address, account."""
 
 
 class LimitReached(NlakitError):

@@ -14,8 +14,8 @@ NF4_BYTES = 0.516  # half a byte, and scales of blocks of 64 that are quantised 
 LARGE = 3.0  # billions of parameters from which a preset quantises
 
 # The settings of the Gemma-4-E2B card: its adapters, optimizer, batches, lengths and schedule.
-SMALL_CARD_HALF: dict[str, Any] = {
-    "lora": {"r": 64, "alpha": 128},
+SMALL_CARD_LORA = {"r": 64, "alpha": 128}
+SMALL_CARD: dict[str, Any] = {
     "optimizer": "adamw8bit",
     "gradient_checkpointing": True,
     "batch_rows": 1,
@@ -33,6 +33,7 @@ class Preset:
     blocks: int
     width: int
     vocabulary: int
+    tables: int
     billions: float
     ple_billions: float
     remark: str
@@ -46,7 +47,7 @@ class Preset:
     def gigabytes(self) -> tuple[float, float]:
         """GiB of the weights in bfloat16, and with the blocks in NF4 and per-layer embeddings in
         main memory."""
-        table = self.vocabulary * self.width
+        table = self.tables * self.vocabulary * self.width  # bitsandbytes leaves these alone
         blocks = self.billions * 1e9 - table
         whole = 2 * (self.billions + self.ple_billions) * 1e9
         return whole / 2**30, (2 * table + NF4_BYTES * blocks) / 2**30
@@ -62,14 +63,14 @@ class Preset:
         if not small_card:
             return {"name": name, "subject": subject}
         first, second = {"steps": 500, "lr": 1e-4}, {"steps": 250, "lr": 3e-5}
-        half = SMALL_CARD_HALF | {"phases": [first, second]}
+        half = {"phases": [first, second], "lora": SMALL_CARD_LORA} | SMALL_CARD
         return {
             "name": f"{name}-4gb",
             "subject": subject,
             "activations": {"tokens_per_batch": 512},
             "ar": half | {"blocks": self.layer + 1},
             "av": half,
-            "pair": SMALL_CARD_HALF | {"phases": [{"steps": 60, "lr": 3e-5}], "generate_batch": 8},
+            "pair": {"phases": [{"steps": 60, "lr": 3e-5}], "generate_batch": 8} | SMALL_CARD,
             "eval": {"generate_batch": 8},
         }
 
