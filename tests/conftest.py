@@ -11,14 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma3TextConfig,
-    GPT2Config,
-    LlamaConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from nlakit.config import LoraConfig, SubjectConfig
 from nlakit.core.contract import Contract, Extraction, Provenance, Templates, Tokens
@@ -28,7 +21,16 @@ from nlakit.models.subject import Subject, load_subject
 AV_TEMPLATE = "<concept>{marker}</concept> <explanation>"
 AR_TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summary>"
 D, LAYERS, VOCAB = 32, 4, 400
-FAMILIES = ("gemma3", "qwen2", "llama", "gpt2")
+# The families over which the properties run, and the layer K that is read: in Gemma 3n and in the
+# small Gemma 4 one that takes its keys and values from another block.
+FAMILIES = {
+    **dict.fromkeys(
+        ("gemma2", "gemma3", "gemma4_large", "gpt2", "gpt_neox", "llama", "mistral"), 1
+    ),
+    **dict.fromkeys(("olmo2", "phi", "phi3", "qwen2", "qwen3", "smollm3"), 1),
+    "gemma3n": 4,
+    "gemma4": 4,
+}
 
 
 def toy_tokenizer() -> Any:
@@ -55,8 +57,37 @@ def toy_tokenizer() -> Any:
     )
 
 
+# What a family's toy has besides the common numbers. Caps are low enough to change the logits.
+GEMMA: dict[str, Any] = {"head_dim": 8, "sliding_window": 24}
+SHARED_KEYS: dict[str, Any] = {
+    "num_hidden_layers": 6,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    "num_kv_shared_layers": 3,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": VOCAB,
+    "final_logit_softcapping": 5.0,
+}
+OWN: dict[str, dict[str, Any]] = {
+    "gemma2": {**GEMMA, "final_logit_softcapping": 5.0},
+    "gemma3": {**GEMMA, "model_type": "gemma3_text"},
+    "gemma3n": {**GEMMA, **SHARED_KEYS, "model_type": "gemma3n_text", "laurel_rank": 4},
+    "gemma4": {
+        **GEMMA, **SHARED_KEYS, "model_type": "gemma4_text", "global_head_dim": 16,
+        "use_double_wide_mlp": True,
+    },
+    "gemma4_large": {
+        **GEMMA, "model_type": "gemma4_text", "global_head_dim": 16, "attention_k_eq_v": True,
+        "num_global_key_value_heads": 1, "hidden_size_per_layer_input": 0,
+        "layer_types": ["sliding_attention", "full_attention"] * 2, "enable_moe_block": True,
+        "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16,
+    },
+    "qwen3": {"head_dim": 8},
+}  # fmt: skip
+
+
 def toy_config(family: str) -> Any:
-    shared: dict[str, Any] = {
+    given: dict[str, Any] = {
+        "model_type": family,
         "vocab_size": VOCAB,
         "hidden_size": D,
         "intermediate_size": 64,
@@ -68,17 +99,11 @@ def toy_config(family: str) -> Any:
         "eos_token_id": 1,
         "pad_token_id": 0,
     }
-    if family == "gemma3":
-        return Gemma3TextConfig(**shared, head_dim=8, sliding_window=64)
-    if family == "qwen2":
-        return Qwen2Config(**shared)
-    if family == "llama":
-        return LlamaConfig(**shared)
-    assert family == "gpt2"
-    return GPT2Config(
-        vocab_size=VOCAB, n_embd=D, n_layer=LAYERS, n_head=4, n_positions=512,
-        bos_token_id=2, eos_token_id=1,
-    )  # fmt: skip
+    if family in ("gpt2", "gpt_neox"):
+        del given["num_key_value_heads"]
+    if family == "gpt2":
+        del given["intermediate_size"]
+    return AutoConfig.for_model(**given | OWN.get(family, {}))
 
 
 @pytest.fixture(scope="session")
@@ -106,9 +131,10 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 def toy_subject(toy_folder: Callable[[str], Path]) -> Callable[..., Subject]:
     """Load a toy subject: `toy_subject(family="gemma3", layer=1, dtype="float32")`."""
 
-    def load(family: str = "gemma3", layer: int = 1, dtype: str = "float32") -> Subject:
+    def load(family: str = "gemma3", layer: int | None = None, dtype: str = "float32") -> Subject:
         settings = {
-            "model": str(toy_folder(family)), "layer": layer, "dtype": dtype, "device": "cpu",
+            "model": str(toy_folder(family)), "dtype": dtype, "device": "cpu",
+            "layer": FAMILIES[family] if layer is None else layer,
         }  # fmt: skip
         return load_subject(SubjectConfig.model_validate(settings))
 

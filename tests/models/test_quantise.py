@@ -15,7 +15,14 @@ from nlakit.data.activations import Reader
 from nlakit.errors import ConfigError, DataError
 from nlakit.models import quantise
 from nlakit.models.reconstructor import Reconstructor
-from nlakit.models.subject import Subject, blocks_of, decoder_of, load_subject, shared_copy
+from nlakit.models.subject import (
+    Subject,
+    blocks_of,
+    decoder_of,
+    load_subject,
+    shared_copy,
+    verify_family,
+)
 from nlakit.models.verbalizer import Verbalizer
 from tests.conftest import SMALL_LORA, D, build_contract
 
@@ -113,6 +120,14 @@ def test_a_quantised_float16_base_carries_large_activations(nf4: Load) -> None:
     loss.backward()
     assert torch.isfinite(loss)
     assert len(av.eval().explain(vectors)) == 2
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("family", ["gemma3", "phi", "gpt_neox"])
+def test_quantised_models_pass_the_check_of_unknown_families(
+    nf4: Load, family: str, dtype: str
+) -> None:
+    verify_family(nf4(family, dtype).model)
 
 
 class Table(torch.nn.Module):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from nlakit.errors import ContractError
 
 # Enclosed CJK characters: common enough to be single tokens, rare enough to never occur by chance.
 MARKER_CANDIDATES = "㊗㈜㈎㊙㈱㋡㊣㎡℡♀☯◉※"
+# Symbols that are no markers: those of ASCII, and what stands for a part of a character.
+PLAIN = "$+<=>^`|~\N{REPLACEMENT CHARACTER}"
 
 
 def encode(tokenizer: Any, text: str, *, special: bool) -> list[int]:
@@ -17,21 +21,41 @@ def encode(tokenizer: Any, text: str, *, special: bool) -> list[int]:
 
 
 def find_marker(tokenizer: Any, template: str) -> str:
-    """The first candidate that is one token of its own inside the AV template.
+    """The first candidate that is one token of its own inside the AV template: enclosed CJK
+    characters, then the symbols of the tokenizer's own vocabulary, the rarest first.
 
-    Raises ContractError if there is none.
+    Raises ContractError if there is none, or no place for one in the template.
     """
-    for marker in MARKER_CANDIDATES:
+    if template.count("{marker}") != 1 or not all(template.split("{marker}")):
+        raise ContractError(
+            "no marker fits: the AV template must hold {marker} once, between other text",
+            found=repr(template),
+        )
+    tried = 0
+    for marker in chain(MARKER_CANDIDATES, rare_symbols(tokenizer)):
         try:
             marker_neighbours(tokenizer, template, marker)
         except ContractError:
+            tried += 1
             continue
         return marker
     raise ContractError(
         "no marker is a single token of this tokenizer",
-        found=f"tried {' '.join(MARKER_CANDIDATES)}",
+        found=f"tried {MARKER_CANDIDATES} and all symbols of the vocabulary, {tried} in all",
         do="set tables.marker to a rare character that is one token",
     )
+
+
+def rare_symbols(tokenizer: Any) -> Iterator[str]:
+    """Single symbols that are tokens, from the highest id down: vocabularies are ordered by
+    frequency."""
+    special = set(tokenizer.all_special_ids)
+    for token in sorted(set(tokenizer.get_vocab().values()) - special, reverse=True):
+        text = tokenizer.decode([token])
+        if len(text) != 1 or unicodedata.category(text)[0] != "S" or text in PLAIN:
+            continue
+        if encode(tokenizer, text, special=False)[-1] == token:
+            yield text
 
 
 def marker_neighbours(tokenizer: Any, template: str, marker: str) -> tuple[int, int, int]:
@@ -40,21 +64,24 @@ def marker_neighbours(tokenizer: Any, template: str, marker: str) -> tuple[int, 
     Raises ContractError unless the marker is exactly one token both alone and in context.
     """
     alone = encode(tokenizer, marker, special=False)
-    if len(alone) != 1 or alone[0] == getattr(tokenizer, "unk_token_id", None):
+    # Llama's and Mistral's first tokenizers put a space before every text. A normaliser may make
+    # the marker another, common character: the round trip tells.
+    if tokenizer.decode(alone[-1:]) != marker or tokenizer.decode(alone[:-1]).strip():
         raise ContractError(
             f"the marker {marker!r} is not one token of this tokenizer",
             found=f"ids {alone}",
             do="choose another character, or leave tables.marker unset to search for one",
         )
+    token = alone[-1]
     ids = encode(tokenizer, template.replace("{marker}", marker), special=True)
-    at = [i for i, token in enumerate(ids) if token == alone[0]]
+    at = [i for i, found in enumerate(ids) if found == token]
     if len(at) != 1 or at[0] == 0 or at[0] == len(ids) - 1:
         raise ContractError(
             f"the marker {marker!r} must stand once inside the AV prompt",
             found=f"{len(at)} occurrences among {len(ids)} tokens",
             do="put {marker} once, between other text, into tables.av_template",
         )
-    return ids[at[0] - 1], alone[0], ids[at[0] + 1]
+    return ids[at[0] - 1], token, ids[at[0] + 1]
 
 
 def suffix_ids(tokenizer: Any, template: str) -> list[int]:

@@ -19,6 +19,7 @@ import torch
 from nlakit.config import ActivationsConfig, RunConfig
 from nlakit.core.prompts import encode
 from nlakit.errors import DataError
+from nlakit.models.head import head_of
 from nlakit.models.subject import (
     Subject,
     capture,
@@ -112,8 +113,7 @@ class Reader:
                 )
         if not self.expected:
             return vectors, [[] for _ in rows], [[] for _ in rows]
-        head = self.subject.model.get_output_embeddings()
-        logits = head(hidden[rows, columns].to(head.weight.dtype)).float()
+        logits = head_of(self.subject.model).logits(hidden[rows, columns]).float()
         chances, tokens = torch.softmax(logits, dim=-1).topk(self.expected, dim=-1)
         return vectors, tokens.tolist(), [[round(c, 5) for c in row] for row in chances.tolist()]
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from nlakit.models.head import head_of
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -34,7 +36,7 @@ def decode(
 
     A row ends at the closing tag's ids, at an end-of-sequence token, or at the token limit.
     """
-    head = model.get_output_embeddings().weight
+    head = head_of(model)
     ends = _end_ids(model)
     cache = DynamicCache(config=decoder.config)
     made: list[list[int]] = [[] for _ in range(len(prompt))]
@@ -43,7 +45,7 @@ def decode(
     ids = prompt
     for _ in range(decoding.max_new_tokens):
         hidden = decoder(input_ids=ids, past_key_values=cache, use_cache=True)[0][:, -1]
-        logits = hidden.to(head.dtype) @ head.T
+        logits = head.logits(hidden)
         _ban_repeats(logits, [made[row] for row in alive], decoding.no_repeat_ngram)
         tokens = _choose(logits, decoding.temperature, [generators[row] for row in alive])
         keep = []

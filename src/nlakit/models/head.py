@@ -10,9 +10,12 @@ and position, and each weight is read once.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 TILE = 4096
 LOG2_E = math.log2(math.e)
@@ -26,6 +29,7 @@ class _TiledNLL(torch.autograd.Function):
         weight: torch.Tensor,
         targets: torch.Tensor,
         softcap: float | None,
+        bias: torch.Tensor | None,
     ) -> torch.Tensor:
         wanted = ctx.needs_input_grad[0]
         top = hidden.new_full((len(hidden), 1), -math.inf, dtype=torch.float32)
@@ -34,6 +38,8 @@ class _TiledNLL(torch.autograd.Function):
             tile = weight[start : start + TILE]
             logits = hidden @ tile.T
             values = logits.float()
+            if bias is not None:
+                values += bias[start : start + TILE].float()
             slope = _cap_(values, softcap)
             new = torch.maximum(top, values.amax(dim=-1, keepdim=True))
             values.sub_(new).mul_(LOG2_E).exp2_()  # exp2 is several times faster than exp
@@ -46,6 +52,8 @@ class _TiledNLL(torch.autograd.Function):
                 gathered.mul_(fade).add_(logits.copy_(values) @ tile)
         chosen = weight[targets]
         own = (hidden.float() * chosen.float()).sum(dim=-1, keepdim=True)
+        if bias is not None:
+            own += bias[targets].float()[:, None]
         own_slope = _cap_(own, softcap)
         if wanted:
             pull = chosen.float() if own_slope is None else chosen.float() * own_slope
@@ -56,7 +64,7 @@ class _TiledNLL(torch.autograd.Function):
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[Any, ...]:
         (gradient,) = ctx.saved_tensors
         scaled = (gradient.float() * upstream[0][:, None]).to(gradient.dtype)
-        return scaled, None, None, None
+        return scaled, None, None, None, None
 
 
 def _cap_(logits: torch.Tensor, softcap: float | None) -> torch.Tensor | None:
@@ -74,11 +82,55 @@ def tiled_nll(
     weight: torch.Tensor,
     targets: torch.Tensor,
     softcap: float | None = None,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """−log p(target) `(m,)` in nats, float32, for hidden states `(m, d)`, a frozen head `(V, d)`.
 
-    `softcap` c applies c·tanh(logits / c) as Gemma 2 does.
+    `softcap` c applies c·tanh(logits / c) as Gemma 2 does; `bias` is `(V,)`.
     """
-    result = _TiledNLL.apply(hidden.to(weight.dtype), weight, targets, softcap)
+    result = _TiledNLL.apply(hidden.to(weight.dtype), weight, targets, softcap, bias)
     assert isinstance(result, torch.Tensor)
     return result
+
+
+@dataclass(frozen=True)
+class Head:
+    """The vocabulary head of a causal LM: logits = cap(scale · W h + b)."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    scale: float
+    softcap: float | None
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits `(m, V)` of hidden states `(m, d)`."""
+        made = self._scaled(hidden) @ self.weight.T
+        if self.bias is not None:
+            made = made + self.bias
+        return self.softcap * torch.tanh(made / self.softcap) if self.softcap else made
+
+    def nll(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """−log p(target) `(m,)` in nats, float32, of hidden states `(m, d)`. Logits are never held
+        all at once; a head that is trained gets its gradient."""
+        if not self.weight.requires_grad:
+            scaled = self._scaled(hidden)
+            return tiled_nll(scaled, self.weight, targets, self.softcap, self.bias)
+        parts = zip(hidden.split(64), targets.split(64), strict=True)
+        made = [checkpoint(self._plain_nll, h, t, use_reentrant=False) for h, t in parts]
+        return torch.cat(made)  # type: ignore[arg-type]
+
+    def _plain_nll(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(self.logits(hidden).float(), targets, reduction="none")
+
+    def _scaled(self, hidden: torch.Tensor) -> torch.Tensor:
+        hidden = hidden.to(self.weight.dtype)
+        return hidden if self.scale == 1 else hidden * self.scale
+
+
+def head_of(model: Any) -> Head:
+    """The head of a causal LM: Phi's has a bias, Gemma 2, 3n and 4 cap their logits, Cohere
+    multiplies them and Granite divides them."""
+    layer, config = model.get_output_embeddings(), model.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1 / getattr(config, "logits_scaling", 1)
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return Head(layer.weight, getattr(layer, "bias", None), scale, softcap)

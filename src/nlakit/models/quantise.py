@@ -45,7 +45,7 @@ def prepare(model: Any, config: SubjectConfig) -> None:
     if config.quantisation:
         keep_layout(model)
         if config.dtype == "float16":
-            model.get_input_embeddings().register_forward_hook(widen)
+            widen_stream(model)
     if config.ple_on_cpu:
         stay_on_cpu(model)
 
@@ -60,10 +60,22 @@ def keep_layout(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def widen(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
-    """A hook that makes the residual stream float32: it leaves the range of float16 in many
-    models (Gemma's reaches 98347), while inside a quantised projection float16 is enough."""
+def widen_stream(model: Any) -> None:
+    """Make the residual stream float32: it leaves the range of float16 in many models (Gemma's
+    reaches 98347), while inside a quantised projection, which casts, float16 is enough."""
+    model.get_input_embeddings().register_forward_hook(_widen)
+    model.get_output_embeddings().register_forward_pre_hook(_narrow)
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):  # takes one precision alone
+            module.float()
+
+
+def _widen(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
     return output.float()
+
+
+def _narrow(module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return (args[0].to(module.weight.dtype), *args[1:])
 
 
 class _OnCPU(nn.Module):

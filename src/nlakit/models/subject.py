@@ -11,14 +11,26 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import normalize
+from transformers import DynamicCache
 
 from nlakit.config import SubjectConfig
+from nlakit.core.injection import inject
 from nlakit.errors import ModelError
 from nlakit.models.embedded import NAMES, embedded_model
+from nlakit.models.families import (
+    LAYER_NAMES,
+    NORM_NAMES,
+    TESTED,
+    LastStream,
+    active_stream,
+    check_weights,
+    is_tested,
+    load_causal_lm,
+    text_config,
+)
+from nlakit.models.head import head_of
 from nlakit.models.quantise import loading_options, prepare
-
-LAYER_NAMES = ("layers", "h", "blocks")
-NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_norm")
 
 
 def pick_device(name: str) -> torch.device:
@@ -91,7 +103,9 @@ def sliced_decoder(model: nn.Module, blocks: int) -> Any:
             do="choose a smaller subject.layer",
         )
     setattr(decoder, layers, getattr(decoder, layers)[:blocks])
-    setattr(decoder, _attribute(decoder, NORM_NAMES), nn.Identity())
+    stream = active_stream(decoder)
+    end = nn.Identity() if stream is None else LastStream(getattr(decoder, layers)[-1], stream)
+    setattr(decoder, _attribute(decoder, NORM_NAMES), end)
     return decoder
 
 
@@ -127,7 +141,7 @@ def load_subject(config: SubjectConfig) -> Subject:
 
     Raises ModelError if it cannot be found, lacks weights, or has no block K.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     source = str(embedded_model()) if config.model in NAMES else config.model
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
@@ -135,24 +149,21 @@ def load_subject(config: SubjectConfig) -> Subject:
         options["revision"] = config.revision
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=getattr(torch, config.dtype),
-            output_loading_info=True,
-            **loading_options(config),
-            **options,
+        model, info = load_causal_lm(
+            source, getattr(torch, config.dtype), **loading_options(config), **options
         )
-        model, info = loaded
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"cannot load the subject {config.model}",
             found=str(error).splitlines()[0] if str(error) else type(error).__name__,
             do="give a local folder, a hub id, or gemma-3-270m (embedded)",
         ) from error
-    _check_weights(config.model, info)
+    check_weights(config.model, info)
     device = pick_device(config.device)
     prepare(model, config)
     model.to(device).eval().requires_grad_(False)
+    if not is_tested(model):
+        verify_family(model)
     subject = Subject(model, tokenizer, config, device, source)
     check_layer(subject, config.layer)
     return subject
@@ -168,27 +179,16 @@ def check_layer(subject: Subject, layer: int) -> None:
         )
 
 
-def _check_weights(name: str, info: Any) -> None:
-    missing = sorted(info.get("missing_keys") or [])
-    mismatched = sorted(str(key) for key in info.get("mismatched_keys") or [])
-    if missing or mismatched:
-        raise ModelError(
-            f"{name} lacks weights of its own architecture",
-            found=f"{len(missing)} missing, {len(mismatched)} of another shape, "
-            f"first {(missing + mismatched)[0]}",
-            do="such weights would be random; name a complete checkpoint",
-        )
-
-
 @contextmanager
 def capture(decoder: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
     """Collect the outputs `(b, t, d)` of blocks `layers` during forwards inside the body."""
     found: dict[int, torch.Tensor] = {}
-    handles = []
+    handles, stream = [], active_stream(decoder)
     for layer in layers:
 
         def hook(module: nn.Module, args: Any, output: Any, layer: int = layer) -> None:
-            found[layer] = output[0] if isinstance(output, tuple) else output
+            whole = output[0] if isinstance(output, tuple) else output
+            found[layer] = whole if stream is None else whole[stream]
 
         handles.append(blocks_of(decoder)[layer].register_forward_hook(hook))
     try:
@@ -196,6 +196,93 @@ def capture(decoder: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, tor
     finally:
         for handle in handles:
             handle.remove()
+
+
+def verify_family(model: Any) -> None:
+    """Prove on four tokens that a model of an untested family is read and changed rightly.
+
+    Raises ModelError with what differs. Costs four short forwards.
+    """
+    try:
+        faults = list(_faults(model))
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        faults = [f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"]
+    if faults:
+        raise ModelError(
+            f"{text_config(model).model_type} models do not work the way nlakit reads them",
+            found="; ".join(faults),
+            do=f"nlakit reads decoder-only models; tested are {' '.join(sorted(TESTED))}",
+        )
+
+
+@torch.no_grad()
+def _faults(model: Any) -> Iterator[str]:
+    decoder: Any = decoder_of(model)
+    ids = torch.arange(5, 9, device=model.device)[None]
+    blocks, stream = blocks_of(decoder), active_stream(decoder)
+    inputs: list[torch.Tensor] = []
+
+    def see(module: nn.Module, args: Any, kwargs: Any) -> None:
+        whole = args[0] if args else kwargs["hidden_states"]
+        inputs.append((whole if stream is None else whole[stream])[0].float())
+
+    watch = blocks[0].register_forward_pre_hook(see, with_kwargs=True)
+    try:
+        with capture(decoder, range(len(blocks))) as found:
+            whole = model(input_ids=ids, output_hidden_states=True, use_cache=False)
+        vector = torch.randn(model.get_input_embeddings().embedding_dim, device=ids.device)
+        with _replaced(model.get_input_embeddings(), vector) as own:
+            decoder(input_ids=ids, use_cache=False)
+    finally:
+        watch.remove()
+    states = [state if stream is None else state[stream] for state in whole.hidden_states]
+    if len(states) != len(blocks) + 1:
+        yield f"{len(states)} hidden states for {len(blocks)} blocks"
+    for layer in range(len(blocks) - 1):
+        if not _alike(found[layer], states[layer + 1]):
+            yield f"the output of block {layer} is not hidden_states[{layer + 1}]"
+    middle = len(blocks) // 2
+    cut = sliced_decoder(model, middle + 1)(input_ids=ids, use_cache=False)[0]
+    if not _alike(cut, found[middle]):
+        yield f"the decoder cut after block {middle} puts out something else"
+    change = inputs[1] - inputs[0]
+    wanted = torch.zeros_like(change)
+    wanted[1] = vector - own[0]
+    if not _alike(normalize(change, dim=-1), normalize(wanted, dim=-1)):
+        yield "a vector injected into the embeddings does not arrive at the first block"
+    hidden = decoder(input_ids=ids, use_cache=False)[0]
+    if not _alike(head_of(model).logits(hidden), whole.logits):
+        yield "the logits are not a linear map of the decoder's output"
+    cache = DynamicCache(config=decoder.config)
+    decoder(input_ids=ids[:, :3], past_key_values=cache, use_cache=True)
+    step = decoder(input_ids=ids[:, 3:], past_key_values=cache, use_cache=True)[0]
+    if not _alike(step, hidden[:, 3:]):
+        yield "decoding with a cache differs from the whole forward"
+
+
+@contextmanager
+def _replaced(embed: nn.Module, vector: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """The second token's embedding is `vector`; gives the embedding it had."""
+    own: list[torch.Tensor] = []
+
+    def hook(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+        own.append(output[0, 1].float())
+        one = torch.tensor([1], device=output.device)
+        return inject(output, one - 1, one, vector[None])
+
+    handle = embed.register_forward_hook(hook)
+    try:
+        yield own
+    finally:
+        handle.remove()
+
+
+def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Equal but for the rounding of bfloat16 and of kernels that add in another order."""
+    if found.shape != expected.shape:
+        return False
+    error = (found.float() - expected.float()).norm()
+    return bool(error <= 0.02 * expected.float().norm())
 
 
 def subject_sha256(subject: Subject) -> str | None:
