@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nlakit import __version__, cli_hub, cli_labels, cli_presets, pipeline
+from nlakit import __version__, cli_hub, cli_labels, cli_layers, cli_presets, pipeline
 from nlakit.cli_options import Out, Sets, Target, guarded, resolve
 from nlakit.config import RunConfig, dump_config
 from nlakit.errors import ConfigError, LimitReached, NlakitError
@@ -299,7 +299,7 @@ def score(
     emit(records, format, save)
 
 
-for _commands in (cli_presets, cli_hub):
+for _commands in (cli_presets, cli_layers, cli_hub):
     _commands.register(app)
 
 
