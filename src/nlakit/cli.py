@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nlakit import __version__, cli_hub, cli_labels, cli_layers, cli_presets, pipeline
+from nlakit import __version__, cli_files, cli_hub, cli_labels, cli_layers, cli_presets, pipeline
 from nlakit.cli_options import Out, Sets, Target, guarded, resolve
 from nlakit.config import RunConfig, dump_config
 from nlakit.errors import ConfigError, LimitReached, NlakitError
@@ -299,7 +299,7 @@ def score(
     emit(records, format, save)
 
 
-for _commands in (cli_presets, cli_layers, cli_hub):
+for _commands in (cli_presets, cli_layers, cli_files, cli_hub):
     _commands.register(app)
 
 
@@ -317,7 +317,8 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a kernel it can do without
+    # It misses a kernel of a hub that it can do without.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         app()
     except LimitReached as reached:

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from nlakit.core.prompts import marker_neighbours, suffix_ids
 from nlakit.core.scaling import Scaling
@@ -34,13 +41,25 @@ class Extraction(Part):
     injection_scale: float | Literal["sqrt_d_model"] | None = "sqrt_d_model"
     mse_scale: float | Literal["sqrt_d_model"] | None = "sqrt_d_model"
 
+    @field_validator("injection_scale", "mse_scale", mode="before")
+    @classmethod
+    def _raw(cls, value: Any) -> Any:
+        return None if value in ("raw", "none") else value
+
 
 class Tokens(Part):
-    injection_char: str
-    injection_token_id: int
-    injection_left_neighbor_id: int
-    injection_right_neighbor_id: int
+    """Ids are -1 where a foreign sidecar leaves them out (that of an AR, say)."""
+
+    injection_char: str = ""
+    injection_token_id: int = -1
+    injection_left_neighbor_id: int = -1
+    injection_right_neighbor_id: int = -1
     critic_suffix_ids: list[int] = Field(default_factory=list)
+
+    @field_validator("critic_suffix_ids", mode="before")
+    @classmethod
+    def _absent(cls, value: Any) -> Any:
+        return [] if value is None else value
 
 
 class Templates(Part):
@@ -51,7 +70,7 @@ class Templates(Part):
     @classmethod
     def _spelling(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            return {FOREIGN.get(key, key): value for key, value in data.items()}
+            return {FOREIGN.get(key, key): value or "" for key, value in data.items()}
         return data
 
 
@@ -67,7 +86,9 @@ class Provenance(Part):
     role: Literal["av", "ar", "table"] = "table"
     centring: Literal["none", "mean_unit"] = "none"
     ar_blocks: int | None = None
+    av_open: str = ""
     av_close: str = ""
+    centred_scale: float | None = None
     max_new_tokens: int = 96
     no_repeat_ngram: int = 0
     embedding_norm: float | None = None
@@ -85,18 +106,31 @@ class Contract(Part):
     kind: Literal["nla_dataset", "nla_model"]
     d_model: int = Field(gt=0)
     extraction: Extraction
-    tokens: Tokens
-    prompt_templates: Templates
+    tokens: Tokens = Field(default_factory=Tokens)
+    prompt_templates: Templates = Field(default_factory=Templates)
     ar: dict[str, Any] = Field(default_factory=dict)
     nlakit: Provenance = Field(default_factory=Provenance)
 
     @model_validator(mode="before")
     @classmethod
     def _spelling(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "critic" in data and "ar" not in data:
-            data = {**data, "ar": data["critic"]}
-            del data["critic"]
-        return data
+        """Foreign files say `critic` for `ar`, and put width, layer and base model elsewhere."""
+        if not isinstance(data, dict) or not isinstance(data.get("extraction", {}), dict):
+            return data
+        data = dict(data)
+        ar = data.pop("critic", None) or data.get("ar")
+        data["ar"] = ar if isinstance(ar, dict) else {}
+        extraction = dict(data.get("extraction", {}))
+        for name, other in (
+            ("base_model", data.get("base_model")),
+            ("layer_index", extraction.get("layer")),
+            ("layer_index", data["ar"].get("num_hidden_layers")),
+        ):
+            if extraction.get(name) is None and other is not None:
+                extraction[name] = other
+        if data.get("d_model") is None and extraction.get("d_model") is not None:
+            data["d_model"] = extraction["d_model"]
+        return data | {"extraction": extraction}
 
     @property
     def layer(self) -> int:

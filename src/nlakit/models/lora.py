@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nlakit.config import LoraConfig
-from nlakit.core.contract import Contract, read_contract
 from nlakit.errors import ContractError, ModelError
-from nlakit.rundir import file_sha256
+from nlakit.models.families import TARGETS
 
 ADAPTER_FILE = "adapter_model.safetensors"
-PROJECTIONS = (
-    "q_proj|k_proj|v_proj|o_proj|qkv_proj|gate_proj|up_proj|down_proj|gate_up_proj|"
-    "c_attn|c_proj|c_fc|query_key_value|dense|dense_h_to_4h|dense_4h_to_h|fc1|fc2|out_proj"
-)
-TARGETS = rf"(.*\.)?(layers|h)\.\d+\.(self_attn|attn|attention|mlp)\.({PROJECTIONS})"
 
 
 def add_lora(module: nn.Module, config: LoraConfig, seed: int) -> Any:
@@ -79,44 +74,40 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
         raise ContractError(f"{file} is damaged", found=str(error), do="copy it again") from error
 
 
+def check_tensors(
+    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], where: str
+) -> None:
+    """Raise ContractError, with the difference, unless names and shapes are the expected ones."""
+    told = []
+    for what, names in (
+        ("missing", sorted(expected.keys() - found.keys())),
+        ("unexpected", sorted(found.keys() - expected.keys())),
+    ):
+        if names:
+            told.append(f"{len(names)} {what}, first {names[0]}")
+    shapes = [
+        f"{name} is {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in sorted(found.keys() & expected.keys())
+        if found[name].shape != expected[name].shape
+    ]
+    if shapes:
+        told.append(f"{len(shapes)} of another shape, first {shapes[0]}")
+    if told:
+        raise ContractError(
+            f"the weights in {where} do not fit the subject",
+            found="; ".join(told),
+            do="use the subject and depth named in nla_meta.yaml, and complete files",
+        )
+
+
 def load_adapter(module: Any, folder: Path) -> None:
     """Load adapter weights into a module made by `add_lora`.
 
     Raises ContractError if a tensor is missing, unexpected or of another shape.
     """
     found = read_tensors(folder / ADAPTER_FILE)
-    expected = adapter_state(module)
-    wrong = sorted(
-        name
-        for name in {*found, *expected}
-        if name not in found or name not in expected or found[name].shape != expected[name].shape
-    )
-    if wrong:
-        raise ContractError(
-            f"the adapter in {folder} does not fit the subject",
-            found=f"{len(wrong)} tensors differ, first {wrong[0]}",
-            do="use the subject and depth named in nla_meta.yaml",
-        )
+    check_tensors(found, adapter_state(module), str(folder))
     set_peft_model_state_dict(module, found)
-
-
-def adopt_adapter(module: Any, contract: Contract, folder: Path) -> None:
-    """Go on from a half trained before: take its adapter and record it as the parent.
-
-    Raises ContractError if it was made for other activations or has another rank.
-    """
-    other = read_contract(folder)
-    for name, mine, theirs in (
-        ("layer", contract.layer, other.layer),
-        ("width", contract.d_model, other.d_model),
-        ("subject", contract.extraction.base_model, other.extraction.base_model),
-    ):
-        if mine != theirs:
-            raise ContractError(
-                f"{folder} was trained for another {name}", found=f"{theirs} instead of {mine}"
-            )
-    load_adapter(module, folder)
-    contract.nlakit.parent = f"{folder.name}:{file_sha256(folder / ADAPTER_FILE)}"
 
 
 def read_lora_config(folder: Path) -> LoraConfig:

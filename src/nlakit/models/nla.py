@@ -5,33 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from nlakit.config import SubjectConfig, precision_settings
-from nlakit.core.contract import FILE, Contract, read_contract
+from nlakit.core.contract import Contract, read_contract
 from nlakit.core.metrics import centred_cosine, cosine, fve_rows, mse_normalised
 from nlakit.core.prompts import encode
 from nlakit.errors import ContractError, DataError
+from nlakit.models.foreign import kitft, peft_pair
+from nlakit.models.foreign.folders import find_halves, inside, kind_of
 from nlakit.models.lora import read_tensors
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, capture, load_subject, sliced_decoder
 from nlakit.models.verbalizer import Verbalizer
 
 Positions = Literal["last", "all"] | Sequence[int]
+MEAN_FILE = "mean_unit.safetensors"
 
 
 @dataclass(frozen=True)
 class Score:
-    """How near a reconstruction comes to a vector. `fve` is against the stored baseline."""
+    """How near a reconstruction comes to a vector. `fve` is against the stored baseline; it and
+    the centred cosine are None where a foreign pair stores no mean unit vector."""
 
     cosine: float
-    centred_cosine: float
-    fve: float
+    centred_cosine: float | None
+    fve: float | None
     mse: float
 
 
@@ -90,42 +94,62 @@ class NLA:
         self, subject: Subject, av: Verbalizer | None, ar: Reconstructor | None, mean: Any
     ) -> None:
         self.subject, self.av, self.ar = subject, av, ar
-        self.mean = np.asarray(mean, dtype=np.float64)
+        self.mean = None if mean is None else np.asarray(mean, dtype=np.float64)
         half = av or ar
         assert half is not None, "a pair has at least one half"
         self.contract: Contract = half.contract
         self._reader: Any = None
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", base_model: str | None = None) -> NLA:
-        """Load a pair from a run folder, a pair folder (`av/` and `ar/`), or one half's folder;
-        `demo` is the pair in the box.
+    def load(
+        cls,
+        path: str | Path | Sequence[str | Path],
+        *,
+        device: str = "auto",
+        base_model: str | None = None,
+        precision: str | None = None,
+        ar_blocks: int | None = None,
+    ) -> NLA:
+        """Load a pair or one half: a run folder, a pair folder (`av/` and `ar/`), a half's folder,
+        a hub id, or two of these, a half each; in nlakit's format, the reference's, or as PEFT
+        folders. `demo` is the pair in the box.
 
-        base_model replaces the subject named in the contract (a moved folder, say).
+        base_model replaces the subject named in the contract (a moved folder, say); precision the
+        recorded one (`float32`, `bfloat16`, `nf4+bfloat16`, ...); ar_blocks says how deep a
+        foreign AR is where its files do not. Code that lies in a checkpoint is never run.
         Raises ContractError if nothing usable lies there or the halves do not belong together.
         """
         halves = find_halves(path)
         contracts = {role: read_contract(folder) for role, folder in halves.items()}
+        if ar_blocks is not None and "ar" in contracts:
+            contracts["ar"].nlakit.ar_blocks = ar_blocks
         one = next(iter(contracts.values()))
         for other in contracts.values():
             _check_same(one, other)
+        kinds = {role: kind_of(halves[role], contracts[role]) for role in halves}
+        role = next(iter(halves))
+        recorded = one.nlakit.subject_precision
+        if kinds[role] == "kitft":
+            recorded = kitft.precision_of(halves[role])
+        settings = precision_settings(precision or recorded)
+        base = base_model or one.extraction.base_model
         subject = load_subject(
-            SubjectConfig.model_validate(
-                {
-                    "model": base_model or one.extraction.base_model,
-                    "layer": one.layer,
-                    **precision_settings(one.nlakit.subject_precision),
-                    "device": device,
-                }
-            )
+            parse_subject({"model": base, "layer": one.layer, "device": device, **settings})
         )
         means = {role: _read_mean(halves[role], contracts[role]) for role in halves}
-        av = ar = None
-        if "av" in halves:
-            av = Verbalizer.load(subject, contracts["av"], means["av"], halves["av"])
-        if "ar" in halves:
-            ar = Reconstructor.load(subject, contracts["ar"], halves["ar"])
-        return cls(subject, av, ar, means.get("ar", next(iter(means.values()))))
+        made: dict[str, Any] = {}
+        for role, folder in halves.items():
+            contract, mean = contracts[role], means[role]
+            if kinds[role] == "kitft":
+                made[role] = kitft.read(subject, contract, folder, role, mean)
+            elif kinds[role] == "peft":
+                made[role] = peft_pair.read(subject, contract, folder, role, mean)
+            elif role == "av":
+                made[role] = Verbalizer.load(subject, contract, mean, folder)
+            else:
+                made[role] = Reconstructor.load(subject, contract, folder)
+        known = [mean for mean in (means.get("ar"), means.get("av")) if mean is not None]
+        return cls(subject, made.get("av"), made.get("ar"), known[0] if known else None)
 
     def explain(
         self,
@@ -147,8 +171,8 @@ class NLA:
         else:
             ids, places, vectors = [], [], np.atleast_2d(np.asarray(what, dtype=np.float32))
         texts = self.av.explain(vectors, batch=batch)
-        scores = self.score(texts, vectors) if self.ar is not None else None
-        floors = self.score([""] * len(texts), vectors) if self.ar is not None else None
+        scores = self._scores(texts, vectors) if self.ar is not None else None
+        floors = self._scores([""] * len(texts), vectors) if self.ar is not None else None
         result = Explanations()
         for row, text in enumerate(texts):
             found: dict[str, Any] = asdict(scores[row]) if scores else {}
@@ -191,7 +215,8 @@ class NLA:
     def score(self, texts: Sequence[str], vectors: NDArray[Any]) -> list[Score]:
         """How well n explanations carry raw vectors `(n, d)`: one score a row.
 
-        Raises DataError if the counts differ or a vector has no direction.
+        Raises DataError if the counts differ or a vector has no direction, ContractError for a
+        pair without a stored mean and baseline.
         """
         rows = [texts] if isinstance(texts, str) else list(texts)
         real = np.atleast_2d(np.asarray(vectors))
@@ -200,17 +225,22 @@ class NLA:
             raise DataError(
                 "one vector a text is needed", found=f"{len(rows)} texts, {len(real)} vectors"
             )
-        made = self.reconstruct(rows)
-        base = self.contract.nlakit.baseline
-        if base is None:
-            raise ContractError("the contract stores no FVE baseline", do="evaluate the pair")
-        columns = (
-            cosine(real, made),
-            centred_cosine(real, made, self.mean),
-            fve_rows(real, made, base),
-            mse_normalised(real, made),
-        )
-        return [Score(*map(float, row)) for row in zip(*columns, strict=True)]
+        if self.mean is None or self.contract.nlakit.baseline is None:
+            raise ContractError(
+                "the pair stores no mean unit vector and no FVE baseline: scores have no floor",
+                do="nlakit import PAIR TARGET --vectors FILE computes both from raw activations",
+            )
+        return self._scores(rows, real)
+
+    def _scores(self, texts: Sequence[str], real: NDArray[Any]) -> list[Score]:
+        made = self.reconstruct(texts)
+        base, columns = self.contract.nlakit.baseline, [cosine(real, made)]
+        known = self.mean is not None and base is not None
+        if self.mean is not None and base is not None:
+            columns += [centred_cosine(real, made, self.mean), fve_rows(real, made, base)]
+        columns.append(mse_normalised(real, made))
+        rows = [list(map(float, row)) for row in zip(*columns, strict=True)]
+        return [Score(*row) if known else Score(row[0], None, None, row[1]) for row in rows]
 
     def __repr__(self) -> str:
         halves = " + ".join(n for n, half in (("AV", self.av), ("AR", self.ar)) if half)
@@ -236,25 +266,16 @@ def resolve_positions(positions: Positions, tokens: int) -> list[int]:
     return found
 
 
-def find_halves(path: str | Path) -> dict[str, Path]:
-    """Folders of the halves at a path, by role."""
-    root = Path(path)
-    if str(path) == "demo" and not root.exists():
-        root = Path(str(files("nlakit") / "box"))
-    for candidate in (root / "08_pair", root):
-        halves = {r: candidate / r for r in ("av", "ar") if (candidate / r / FILE).exists()}
-        if halves:
-            return halves
-    for candidate in (root, root / "07_av", root / "06_ar"):
-        if (candidate / FILE).exists():
-            role = read_contract(candidate).nlakit.role
-            if role in ("av", "ar"):
-                return {role: candidate}
-    raise ContractError(
-        f"no trained pair or half in {path}",
-        found="no nla_meta.yaml" if root.exists() else "no such folder",
-        do="give a run folder, a folder with av/ and ar/, or `demo` for the pair in the box",
-    )
+def parse_subject(settings: dict[str, Any]) -> SubjectConfig:
+    """The subject that a contract names; ContractError for settings that are none."""
+    try:
+        return SubjectConfig.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ContractError(
+            "the contract names a subject that cannot be loaded",
+            found=f"{'.'.join(map(str, problem['loc']))}: {problem['input']!r}",
+        ) from error
 
 
 def _check_same(one: Contract, other: Contract) -> None:
@@ -271,10 +292,14 @@ def _check_same(one: Contract, other: Contract) -> None:
             )
 
 
-def _read_mean(folder: Path, contract: Contract) -> NDArray[np.float32]:
-    name = Path(contract.nlakit.mean_unit_file or "mean_unit.safetensors").name
-    found = read_tensors(folder / name).get("mean_unit")
+def _read_mean(folder: Path, contract: Contract) -> NDArray[np.float32] | None:
+    """ū beside a half; None where none is named and none lies there."""
+    named = contract.nlakit.mean_unit_file
+    file = inside(folder, named or MEAN_FILE)
+    if named is None and not file.exists():
+        return None
+    found = read_tensors(file).get("mean_unit")
     if found is None:
-        raise ContractError(f"{folder / name} holds no mean_unit", do="copy it from the run")
+        raise ContractError(f"{file} holds no mean_unit", do="copy it from the run")
     contract.check_width(len(found), "the mean unit vector")
     return found.float().numpy()

@@ -53,7 +53,7 @@ def prepare(model: Any, config: SubjectConfig) -> None:
 def keep_layout(model: nn.Module) -> None:
     """Keep the weights as they lie. bitsandbytes repacks them in place on the first inference on
     a CPU with AVX-512 bf16, and gradients through repacked weights are wrong without a word."""
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     for module in model.modules():
         if isinstance(module, Linear4bit):

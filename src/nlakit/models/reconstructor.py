@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,9 @@ from nlakit.config import LoraConfig
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.prompts import check_suffix, encode
 from nlakit.errors import ContractError
-from nlakit.models.lora import (
-    add_lora,
-    adopt_adapter,
-    load_adapter,
-    read_lora_config,
-    read_tensors,
-    save_adapter,
-)
+from nlakit.models.lora import read_tensors
 from nlakit.models.subject import Subject, sliced_decoder
+from nlakit.models.weights import adopt, load_trainable, save_trainable, saved_lora, trainable
 
 HEAD_FILE = "head.safetensors"
 
@@ -39,16 +33,21 @@ def pad_right(rows: Sequence[Sequence[int]], fill: int, device: torch.device) ->
 class Reconstructor(nn.Module):
     """The subject's first blocks with adapters, no final norm, and a `Linear(d, d)` head.
 
-    The head starts as the identity and has no bias; it reads the last token of the AR prompt.
+    With `lora` None the blocks are a copy whose weights are all trained. The head starts as the
+    identity and has no bias (one that is read from a file is kept); it reads the last token of
+    the AR prompt.
     """
 
-    def __init__(self, subject: Subject, contract: Contract, lora: LoraConfig, seed: int) -> None:
+    def __init__(
+        self, subject: Subject, contract: Contract, lora: LoraConfig | None, seed: int
+    ) -> None:
         super().__init__()
         self.contract, self.tokenizer, self.device = contract, subject.tokenizer, subject.device
         contract.check_width(subject.d_model, "the subject")
         contract.check_tokenizer(subject.tokenizer)
         self.suffix = contract.tokens.critic_suffix_ids
-        self.decoder: Any = add_lora(sliced_decoder(subject.model, contract.ar_blocks), lora, seed)
+        blocks = sliced_decoder(subject.model, contract.ar_blocks)
+        self.decoder: Any = trainable(blocks, lora, seed)
         self.head = nn.Linear(subject.d_model, subject.d_model, bias=False, device=self.device)
         nn.init.eye_(self.head.weight)
 
@@ -92,34 +91,46 @@ class Reconstructor(nn.Module):
             start = end
         return made
 
-    def save(self, folder: Path) -> None:
-        """Adapter, head (bfloat16) and sidecar. The sliced blocks themselves are never saved."""
+    def save(self, folder: Path, head_dtype: torch.dtype = torch.bfloat16) -> None:
+        """Adapter or own weights, head and sidecar. Shared blocks themselves are never saved."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_adapter(self.decoder, folder)
-        weight = self.head.weight.detach().to(torch.bfloat16).cpu().contiguous()
-        save_file({"weight": weight}, folder / HEAD_FILE)
+        save_trainable(self.decoder, folder)
+        state = {name: tensor.to(head_dtype).cpu() for name, tensor in self.head_state().items()}
+        save_file(state, folder / HEAD_FILE)
         self.contract.write(folder / FILE)
 
     @classmethod
     def load(cls, subject: Subject, contract: Contract, folder: Path) -> Reconstructor:
         """Load what `save` wrote; ContractError if it does not fit the subject."""
-        made = cls(subject, contract, read_lora_config(folder), seed=0)
-        load_adapter(made.decoder, folder)
-        made._load_head(folder)
+        made = cls(subject, contract, saved_lora(folder), seed=0)
+        load_trainable(made.decoder, folder)
+        made.set_head(read_tensors(folder / HEAD_FILE), str(folder))
         return made.eval()
 
     def adopt(self, folder: Path) -> None:
-        """Go on from another AR's adapter and head; the contract names it as the parent."""
-        adopt_adapter(self.decoder, self.contract, folder)
-        self._load_head(folder)
+        """Go on from another AR's weights and head; the contract names it as the parent."""
+        adopt(self.decoder, self.contract, folder)
+        self.set_head(read_tensors(folder / HEAD_FILE), str(folder))
 
-    def _load_head(self, folder: Path) -> None:
-        weight = read_tensors(folder / HEAD_FILE).get("weight")
-        if weight is None or weight.shape != self.head.weight.shape:
+    def head_state(self) -> dict[str, torch.Tensor]:
+        """`weight` `(d, d)`, and `bias` `(d,)` if there is one."""
+        return {name: t.detach().contiguous() for name, t in self.head.state_dict().items()}
+
+    def set_head(self, found: Mapping[str, torch.Tensor], where: str) -> None:
+        """Take over the head's weight and bias; a bias of zeros is none.
+
+        Raises ContractError if they are something else than a `Linear(d, d)`.
+        """
+        size = self.contract.d_model
+        shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+        if shapes not in ({"weight": (size, size)}, {"weight": (size, size), "bias": (size,)}):
             raise ContractError(
-                f"the head in {folder} does not fit",
-                found=None if weight is None else tuple(weight.shape),
-                do=f"it must be {tuple(self.head.weight.shape)}",
+                f"the head in {where} does not fit",
+                found=shapes or "no tensors",
+                do=f"it must hold weight ({size}, {size}) and at most a bias ({size},)",
             )
         with torch.no_grad():
-            self.head.weight.copy_(weight.float())
+            self.head.weight.copy_(found["weight"].float())
+        bias = found.get("bias")
+        if bias is not None and bool(bias.any()):
+            self.head.bias = nn.Parameter(bias.detach().float().to(self.device))

@@ -18,29 +18,41 @@ from nlakit.core.injection import inject, marker_rows
 from nlakit.core.prompts import encode
 from nlakit.errors import ContractError, DataError
 from nlakit.models.decode import Decoding, decode
-from nlakit.models.head import tiled_nll
-from nlakit.models.lora import add_lora, adopt_adapter, load_adapter, read_lora_config, save_adapter
+from nlakit.models.head import head_of
 from nlakit.models.reconstructor import pad_right
 from nlakit.models.subject import Subject, decoder_of, shared_copy
+from nlakit.models.weights import adopt, load_trainable, save_trainable, saved_lora, trainable
 
 
 class Verbalizer(nn.Module):
     """The whole subject with adapters; the marker's embedding carries the activation.
 
-    mean: ū `(d,)`, subtracted from unit vectors if the contract says so.
+    With `lora` None it is a copy whose weights are all trained. mean: ū `(d,)`, subtracted from
+    unit vectors if the contract says so; None where it is not known and not needed.
     """
 
     def __init__(
-        self, subject: Subject, contract: Contract, mean: NDArray[Any], lora: LoraConfig, seed: int
+        self,
+        subject: Subject,
+        contract: Contract,
+        mean: NDArray[Any] | None,
+        lora: LoraConfig | None,
+        seed: int,
     ) -> None:
         super().__init__()
         self.contract, self.tokenizer, self.device = contract, subject.tokenizer, subject.device
         contract.check_width(subject.d_model, "the subject")
+        if mean is None and contract.nlakit.centring != "none":
+            raise ContractError(
+                "the AV was trained on centred vectors and its mean unit vector is missing",
+                do="copy mean_unit.safetensors beside its nla_meta.yaml",
+            )
+        mean = np.zeros(contract.d_model) if mean is None else mean
         contract.check_width(len(mean), "the mean unit vector")
         contract.check_tokenizer(subject.tokenizer)
         self.mean = torch.as_tensor(np.asarray(mean), dtype=torch.float32, device=self.device)
-        model = shared_copy(subject.model)
-        self.model: Any = add_lora(model, lora, seed)
+        self.model: Any = trainable(shared_copy(subject.model), lora, seed)
+        model = self.model if lora is None else self.model.get_base_model()
         self.decoder: Any = decoder_of(model)
         self.prompt = encode(self.tokenizer, contract.av_prompt(), special=True)
         self.close = encode(self.tokenizer, contract.nlakit.av_close, special=False)
@@ -91,9 +103,11 @@ class Verbalizer(nn.Module):
         return self.contract.scaling.apply(raw, self.mean)
 
     def response_ids(self, explanation: str, max_tokens: int) -> list[int]:
-        """Token ids that follow the prompt: the explanation, cut if long, and the closing tag."""
+        """Token ids that follow the prompt: the explanation (behind the opening tag, where the AV
+        writes that itself), cut if long, and the closing tag."""
         # Encoded apart, so that the tag never merges with the text before it.
-        ids = encode(self.tokenizer, explanation.strip(), special=False)
+        text = self.contract.nlakit.av_open + explanation.strip()
+        ids = encode(self.tokenizer, text, special=False)
         return ids[: max_tokens - len(self.prompt) - len(self.close)] + self.close
 
     def nll(
@@ -112,9 +126,7 @@ class Verbalizer(nn.Module):
         labelled = (places >= len(self.prompt)) & (places < lengths[:, None])
         before = torch.roll(labelled, -1, dims=1)
         before[:, -1] = False
-        head = self.model.get_output_embeddings()
-        softcap = getattr(self.model.config, "final_logit_softcapping", None)
-        return tiled_nll(hidden[before], head.weight, ids[labelled], softcap)
+        return head_of(self.model).nll(hidden[before], ids[labelled])
 
     @torch.no_grad()
     def label_loss(
@@ -169,7 +181,9 @@ class Verbalizer(nn.Module):
             ids = torch.tensor([self.prompt] * size, device=self.device)
             with self.injecting(chunk):
                 found = decode(self.model, self.decoder, ids, self.close, decoding, start)
-            texts += [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in found]
+            written = [self.tokenizer.decode(row, skip_special_tokens=True) for row in found]
+            opening = self.contract.nlakit.av_open.strip()
+            texts += [text.strip().removeprefix(opening).strip() for text in written]
             if on_batch:
                 on_batch(size)
         return texts
@@ -180,20 +194,20 @@ class Verbalizer(nn.Module):
         return Decoding(recorded.max_new_tokens, no_repeat_ngram=recorded.no_repeat_ngram)
 
     def save(self, folder: Path) -> None:
-        """Adapter and sidecar."""
+        """Adapter or own weights, and sidecar."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_adapter(self.model, folder)
+        save_trainable(self.model, folder)
         self.contract.write(folder / FILE)
 
     def adopt(self, folder: Path) -> None:
-        """Go on from another AV's adapter; the contract names it as the parent."""
-        adopt_adapter(self.model, self.contract, folder)
+        """Go on from another AV's weights; the contract names it as the parent."""
+        adopt(self.model, self.contract, folder)
 
     @classmethod
     def load(
-        cls, subject: Subject, contract: Contract, mean: NDArray[Any], folder: Path
+        cls, subject: Subject, contract: Contract, mean: NDArray[Any] | None, folder: Path
     ) -> Verbalizer:
         """Load what `save` wrote; ContractError if it does not fit the subject."""
-        made = cls(subject, contract, mean, read_lora_config(folder), seed=0)
-        load_adapter(made.model, folder)
+        made = cls(subject, contract, mean, saved_lora(folder), seed=0)
+        load_trainable(made.model, folder)
         return made.eval()

@@ -99,7 +99,7 @@ def _adamw(masters: list[torch.Tensor], weight_decay: float, bits: int) -> torch
     if bits == 32:
         return torch.optim.AdamW(masters, lr=0.0, weight_decay=weight_decay)
     check_installed("optimizer: adamw8bit")
-    from bitsandbytes.optim import AdamW8bit
+    from bitsandbytes.optim.adamw import AdamW8bit
 
     return AdamW8bit(masters, lr=0.0, weight_decay=weight_decay)
 

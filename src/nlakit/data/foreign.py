@@ -1,0 +1,229 @@
+"""Training tables in the reference's shape (Parquet and sidecar), both ways.
+
+Theirs: `prompt` is the user's turn with `<INJECT>` for the vector (AV, RL) or the whole AR prompt,
+`response` wraps the explanation in tags. Ours hold the explanation by itself as well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+from safetensors.numpy import save_file
+
+from nlakit.config import SubjectConfig, precision_settings
+from nlakit.core.contract import FILE, Contract, read_contract, table_sidecar
+from nlakit.core.metrics import baseline, mean_unit
+from nlakit.data.tables import MEAN_FILE, measured_norms
+from nlakit.errors import DataError
+from nlakit.models.foreign.convert import check_new
+from nlakit.models.foreign.sidecar import CLOSE, OPEN, completed, escaped, unescaped
+from nlakit.models.subject import Subject, load_subject
+from nlakit.parquet import VECTOR, matrix, read_table, write_table
+from nlakit.rundir import RunDir, file_sha256
+
+NAMES = {"av": "av_sft", "ar": "ar_sft", "rl": "rl", "test": "test"}
+PLAIN = ("n_raw_tokens", "activation_layer", "doc_id", "detokenized_text_truncated")
+TURN = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+def are_tables(source: Path) -> bool:
+    """Whether a path is a Parquet file with a sidecar, or a folder of such."""
+    files = [source] if source.suffix == ".parquet" else sorted(source.glob("*.parquet"))
+    return any(table_sidecar(file).exists() for file in files)
+
+
+def export_tables(run: Path, target: Path) -> list[str]:
+    """Write a run's tables in the reference's shape; returns lines that say what was written.
+
+    An AV template of ours that ends in `<explanation>` loses it: there the AV writes it itself.
+    """
+    check_new(target)
+    folder = RunDir(run).need("tables")
+    said = []
+    for part, name in NAMES.items():
+        table, contract = (
+            read_table(folder / f"{part}.parquet"),
+            read_contract(table_sidecar(folder / f"{part}.parquet")),
+        )
+        template = contract.prompt_templates.av.rstrip().removesuffix(OPEN).rstrip()
+        file = target / f"{name}.parquet"
+        write_table(file, _their_table(table, part, template, contract))
+        text = yaml.safe_dump(
+            _their_sidecar(contract, name, template, table.num_rows),
+            sort_keys=False,
+            allow_unicode=True,
+        )
+        table_sidecar(file).write_text(text, encoding="utf-8", newline="\n")
+        said.append(f"{table.num_rows} rows in {file}")
+    return said
+
+
+def _their_table(table: pa.Table, part: str, template: str, contract: Contract) -> pa.Table:
+    texts = table["api_explanation"].to_pylist()
+    columns: dict[str, Any] = {}
+    if part == "ar":
+        columns["prompt"] = pa.array([contract.ar_prompt(text) for text in texts], pa.string())
+    else:
+        turn = [{"role": "user", "content": template.replace("{marker}", "<INJECT>")}]
+        columns["prompt"] = pa.array([turn] * len(texts), TURN)
+    if part == "av":
+        wrapped = [f"{OPEN}\n{text}\n{CLOSE}" for text in texts]
+        columns["response"] = pa.array(wrapped, pa.string())
+    for name in (VECTOR, *PLAIN, "api_explanation"):
+        if name in table.column_names:
+            columns[name] = table[name]
+    return pa.table(columns)
+
+
+def _their_sidecar(contract: Contract, name: str, template: str, rows: int) -> dict[str, Any]:
+    data = contract.model_dump(mode="json")
+    data["extraction"]["d_model"] = contract.d_model
+    # Their tables leave both scales to training.
+    del data["extraction"]["injection_scale"], data["extraction"]["mse_scale"]
+    data["prompt_templates"] = {
+        "actor": escaped(template, "marker", "injection_char"),
+        "critic": escaped(contract.prompt_templates.ar, "explanation", "explanation"),
+    }
+    return {"stage": name, "row_count": rows, **data}
+
+
+def import_tables(source: Path, target: Path, base_model: str | None, precision: str) -> list[str]:
+    """Store tables of the reference as ours: av, ar, rl and test.parquet with sidecars, ū and the
+    norms, as a run's tables folder holds them.
+
+    Raises DataError if explanations are missing or a document lies in two tables, ContractError
+    if sidecar and tokenizer disagree.
+    """
+    check_new(target)
+    files = [source] if source.suffix == ".parquet" else sorted(source.glob("*.parquet"))
+    found = {_part_of(file): file for file in files if table_sidecar(file).exists()}
+    contracts = {part: read_contract(table_sidecar(file)) for part, file in found.items()}
+    first = next(iter(contracts.values()))
+    templates = {
+        name: next((t for c in contracts.values() if (t := getattr(c.prompt_templates, name))), "")
+        for name in ("av", "ar")
+    }
+    chosen = {"model": base_model or first.extraction.base_model, "layer": first.layer}
+    settings = SubjectConfig.model_validate(chosen | precision_settings(precision))
+    subject = load_subject(settings)
+    tables = {p: _our_table(read_table(f), p, templates["ar"], f) for p, f in found.items()}
+    _check_documents(tables)
+    train = np.concatenate([matrix(t) for p, t in tables.items() if p != "test"] or [np.empty(0)])
+    if not len(train):
+        raise DataError(
+            "no rows to train on", found=", ".join(tables), do="import av_sft or ar_sft"
+        )
+    first.check_width(train.shape[1], "the activations")
+    mean = mean_unit(train)
+    norms = measured_norms(train, subject)
+    said = []
+    for part, table in tables.items():
+        contract = _our_contract(contracts[part], templates, subject, part)
+        record = contract.nlakit
+        record.baseline, record.mean_unit_file = baseline(train, mean), MEAN_FILE
+        record.baseline_source = f"{len(train)} rows of {source.name}"
+        record.embedding_norm, record.activation_norm = (
+            norms["embedding_mean"], norms["activation_mean"],
+        )  # fmt: skip
+        record.subject_precision = subject.config.precision
+        contract.extraction.base_model = subject.config.model
+        file = target / f"{part}.parquet"
+        write_table(file, table)
+        record.data_sha256 = file_sha256(file)
+        contract.write(table_sidecar(file))
+        said.append(f"{table.num_rows} rows in {file}")
+    save_file({"mean_unit": mean.astype(np.float32)}, target / MEAN_FILE)
+    text = json.dumps(norms, indent=1) + "\n"
+    (target / "norms.json").write_text(text, encoding="utf-8")
+    return said
+
+
+def _part_of(file: Path) -> str:
+    data = read_contract(table_sidecar(file)).model_dump()
+    for name in (str(data.get("stage")), file.stem):
+        for part, theirs in NAMES.items():
+            if name.startswith((theirs, f"{part}_")) or name == part:
+                return part
+    raise DataError(
+        f"{file.name} is no table for training", found=f"stage {data.get('stage')}",
+        do=f"its sidecar's stage must be one of {', '.join(NAMES.values())}",
+    )  # fmt: skip
+
+
+def _our_contract(
+    contract: Contract, templates: dict[str, str], subject: Subject, part: str
+) -> Contract:
+    """A table's contract; both templates, wherever they came from."""
+    made = contract.model_copy(deep=True)
+    made.prompt_templates.av, made.prompt_templates.ar = templates["av"], templates["ar"]
+    chat = bool(getattr(subject.tokenizer, "chat_template", None))
+    role = "ar" if part == "ar" else "av"
+    done = completed(made, Path(FILE), role, subject.tokenizer, made.ar_blocks, chat)
+    done.kind, done.nlakit.role = "nla_dataset", "table"
+    done.nlakit.ar_blocks = None
+    if "nlakit" in contract.model_fields_set and not done.prompt_templates.av.endswith(OPEN):
+        # Ours ended in the tag before the export, and the AV was not asked to write it.
+        done.nlakit.av_open = f"{OPEN}\n"
+    return done
+
+
+def _our_table(table: pa.Table, part: str, ar_template: str, file: Path) -> pa.Table:
+    """The columns that training reads; what theirs lack is empty or unknown."""
+    rows = table.num_rows
+    for name in ("doc_id", VECTOR):
+        if name not in table.column_names:
+            raise DataError(f"{file.name} has no column {name}", found=table.column_names)
+    texts = _explanations(table, part, ar_template, file)
+    known = set(table.column_names)
+    tokens = table["n_raw_tokens"].to_pylist() if "n_raw_tokens" in known else [0] * rows
+    docs = [str(doc) for doc in table["doc_id"].to_pylist()]
+    given = {
+        "row_id": [f"{doc}:{at}" for at, doc in enumerate(docs)],
+        "source_family": ["unknown"] * rows,
+        "token": [""] * rows,
+        "position": [max(int(count) - 1, 0) for count in tokens],
+        "detokenized_text_truncated": [""] * rows,
+        "n_raw_tokens": tokens,
+    }
+    columns: dict[str, Any] = {"doc_id": docs, "api_explanation": texts, VECTOR: table[VECTOR]}
+    return pa.table({n: table[n] if n in known else v for n, v in given.items()} | columns)
+
+
+def _explanations(table: pa.Table, part: str, ar_template: str, file: Path) -> list[str]:
+    names = table.column_names
+    if "api_explanation" in names:
+        return [text or "" for text in table["api_explanation"].to_pylist()]
+    if part == "ar" and "{explanation}" in ar_template:
+        before, after = map(re.escape, unescaped(ar_template).split("{explanation}"))
+        pattern, column = re.compile(f"{before}(.*){after}", re.DOTALL), "prompt"
+    elif "response" in names:
+        pattern, column = re.compile(f"{OPEN}(.*?){CLOSE}", re.DOTALL), "response"
+    elif part == "rl":
+        return [""] * table.num_rows  # RL rows need no label
+    else:
+        raise DataError(f"{file.name} holds no explanations", found=names)
+    found = [pattern.search(text or "") for text in table[column].to_pylist()]
+    if missing := sum(match is None for match in found):
+        raise DataError(
+            f"{file.name} holds rows without an explanation",
+            found=f"{missing} of {len(found)} whose {column} is not in the sidecar's template",
+        )
+    return [match[1].strip() for match in found if match]
+
+
+def _check_documents(tables: dict[str, pa.Table]) -> None:
+    seen: dict[str, str] = {}
+    for part, table in tables.items():
+        for doc in set(table["doc_id"].to_pylist()):
+            if seen.setdefault(doc, part) != part:
+                raise DataError(
+                    "a document lies in two tables",
+                    found=f"{doc} in {seen[doc]} and {part}",
+                    do="split by document, so that no score is measured on what was trained on",
+                )

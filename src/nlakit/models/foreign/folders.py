@@ -1,0 +1,160 @@
+"""Where the halves of a pair lie, and in whose format."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from nlakit.core.contract import FILE, FOREIGN, Contract, read_contract
+from nlakit.errors import ContractError
+from nlakit.models.lora import read_tensors
+
+Kind = Literal["nlakit", "kitft", "peft"]
+ROLES = {"av": ("av", "actor"), "ar": ("ar", "critic")}
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+# Weights come as safetensors. The one pickle is the head of PEFT folders, read with weights_only.
+PATTERNS = ("*.safetensors", "*.json", "*.yaml", "*.jinja", "*.txt", "*.model", "linear_head.pt")
+
+
+def find_halves(where: str | Path | Sequence[str | Path]) -> dict[str, Path]:
+    """Folders of the halves, by role: in a run, pair or half folder, a hub repository, or several
+    of these. `demo` is the pair in the box.
+
+    Raises ContractError if there is none, or one role twice.
+    """
+    if isinstance(where, str | Path):
+        return _halves_at(where)
+    found: dict[str, Path] = {}
+    for place in where:
+        for role, folder in _halves_at(place).items():
+            if role in found:
+                raise ContractError(
+                    f"two folders hold an {role.upper()}", found=f"{found[role]} and {folder}"
+                )
+            found[role] = folder
+    return found
+
+
+def _halves_at(path: str | Path) -> dict[str, Path]:
+    root = Path(path)
+    if not root.exists():
+        if str(path) == "demo":
+            root = Path(str(files("nlakit") / "box"))
+        elif HUB_ID.fullmatch(str(path)):
+            root = download(str(path))
+    for candidate in (root / "08_pair", root):
+        halves = {
+            role: candidate / name
+            for role, names in ROLES.items()
+            for name in reversed(names)
+            if (candidate / name / FILE).exists()
+        }
+        if halves:
+            return halves
+    for candidate in (root, root / "07_av", root / "06_ar"):
+        if (candidate / FILE).exists():
+            return {role_of(candidate, read_contract(candidate)): candidate}
+    raise ContractError(
+        f"no trained pair or half in {path}",
+        found="no nla_meta.yaml" if root.exists() else "no such folder",
+        do="give a run folder, a folder with av/ and ar/, a hub id, or `demo`",
+    )
+
+
+def download(name: str) -> Path:
+    """Local copy of a hub repository: weights, settings, tokenizer and sidecar, nothing else.
+
+    Raises ContractError if the hub has no such repository or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        # Named, since the library reads the variable once, when it is imported.
+        endpoint = os.environ.get("HF_ENDPOINT")
+        return Path(snapshot_download(name, allow_patterns=list(PATTERNS), endpoint=endpoint))
+    except (OSError, HFValidationError) as error:
+        raise ContractError(
+            f"{name} is no local folder and cannot be had from the hub",
+            found=str(error).strip().splitlines()[0] if str(error) else type(error).__name__,
+            do="check the name and the network; gated repositories need `hf auth login`",
+        ) from error
+
+
+def role_of(folder: Path, contract: Contract) -> str:
+    """av or ar: what the sidecar says, or what the files are. ContractError for a table."""
+    named = getattr(contract, "role", None) or contract.nlakit.role
+    named = FOREIGN.get(str(named), str(named))
+    if named in ROLES:
+        return named
+    if contract.kind == "nla_dataset":
+        raise ContractError(f"{folder} is the sidecar of a table, not of a half")
+    heads = ("value_head.safetensors", "linear_head.pt")
+    return "ar" if any((folder / head).exists() for head in heads) else "av"
+
+
+def kind_of(folder: Path, contract: Contract) -> Kind:
+    """Whose format a half's folder is in. ContractError if no weights lie there."""
+    if "{marker}" in contract.prompt_templates.av and contract.nlakit.role in ROLES:
+        return "nlakit"
+    if (folder / "adapter_config.json").exists():
+        return "peft"
+    if (folder / "config.json").exists():
+        return "kitft"
+    raise ContractError(
+        f"no weights beside the sidecar in {folder}",
+        found="neither config.json nor adapter_config.json",
+        do="copy the whole folder",
+    )
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of a folder by its bare name; ContractError for a name that could lead out of it."""
+    if not name or name in (".", "..") or re.search(r"[/\\:\x00]", name):
+        raise ContractError(
+            f"a file name in {folder} leads out of the folder",
+            found=repr(name),
+            do="do not use this checkpoint unless you trust who made it",
+        )
+    return folder / name
+
+
+def read_json(file: Path) -> dict[str, object]:
+    """A JSON mapping; ContractError if it is missing or something else."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ContractError(f"cannot read {file}", found=str(error)) from error
+    if not isinstance(data, dict):
+        raise ContractError(f"{file} is no mapping", found=type(data).__name__)
+    return data
+
+
+def read_weights(folder: Path) -> Mapping[str, torch.Tensor]:
+    """All tensors of a Hugging Face model folder, in one file or in shards.
+
+    Raises ContractError if a file is missing or damaged, or the index and the shards differ.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return read_tensors(folder / "model.safetensors")
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict):
+        raise ContractError(f"{index} has no weight_map")
+    found: dict[str, torch.Tensor] = {}
+    for shard in sorted(set(map(str, places.values()))):
+        found |= read_tensors(inside(folder, shard))
+    if differing := sorted(found.keys() ^ places.keys()):
+        raise ContractError(
+            f"the shards in {folder} do not hold what their index says",
+            found=f"{len(differing)} tensors differ, first {differing[0]}",
+            do="copy the whole folder again",
+        )
+    return found

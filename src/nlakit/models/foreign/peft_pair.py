@@ -1,0 +1,184 @@
+"""PEFT folders: adapters over the plain base model, the AR's head in `linear_head.pt`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import save_file
+
+from nlakit.config import LoraConfig
+from nlakit.core.contract import Contract
+from nlakit.errors import ContractError
+from nlakit.models.foreign.folders import read_json
+from nlakit.models.foreign.sidecar import completed, write_sidecar
+from nlakit.models.lora import ADAPTER_FILE, adapter_state, check_tensors, read_tensors
+from nlakit.models.reconstructor import Reconstructor
+from nlakit.models.subject import Subject, decoder_of
+from nlakit.models.verbalizer import Verbalizer
+
+HEAD_FILE = "linear_head.pt"
+TAIL = re.compile(r"(?:^|\.)((?:layers|h|blocks)\.(\d+)\..*)$")
+# Kinds of adapters that compute something else than W + alpha / r * B A.
+OTHER = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias",
+         "layer_replication", "target_parameters", "trainable_token_indices")  # fmt: skip
+
+
+def settings(folder: Path) -> LoraConfig:
+    """Rank and alpha of a folder; ContractError for adapters that are no plain LoRA."""
+    data = read_json(folder / "adapter_config.json")
+    odd = [name for name in OTHER if data.get(name)]
+    if data.get("peft_type") != "LORA" or data.get("bias", "none") != "none" or odd:
+        raise ContractError(
+            f"the adapter in {folder} is no plain LoRA",
+            found=f"{data.get('peft_type')}, bias {data.get('bias', 'none')}, {odd or 'no more'}",
+            do="merge it into the model and use that folder instead",
+        )
+    try:
+        return LoraConfig.model_validate({"r": data.get("r"), "alpha": data.get("lora_alpha")})
+    except ValueError as error:
+        raise ContractError(
+            f"{folder / 'adapter_config.json'} has no usable rank and alpha",
+            found=f"r {data.get('r')}, lora_alpha {data.get('lora_alpha')}",
+        ) from error
+
+
+def by_block(found: Mapping[str, torch.Tensor], folder: Path) -> dict[str, torch.Tensor]:
+    """Adapter tensors by what follows the path to the list of blocks.
+
+    Raises ContractError for one outside the blocks, and for two of one name.
+    """
+    made: dict[str, torch.Tensor] = {}
+    for name, tensor in found.items():
+        tail = TAIL.search(name.replace(".default.", "."))
+        if tail is None or tail[1] in made:
+            raise ContractError(
+                f"{folder} adapts more than the blocks of the language model",
+                found=name,
+                do="only adapters of attention and MLP projections of its blocks can be read",
+            )
+        made[tail[1]] = tensor
+    if not made:
+        raise ContractError(f"the adapter in {folder} is empty")
+    return made
+
+
+def read(
+    subject: Subject, contract: Contract, folder: Path, role: str, mean: NDArray[Any] | None
+) -> Verbalizer | Reconstructor:
+    """A half in a PEFT folder. An AR is as deep as its adapters reach. Where PEFT adapted the whole
+    model and the AR stops early, `nlakit.ar_blocks` says how deep it is, and the adapters beyond,
+    which it never runs, are left out.
+
+    Raises ContractError if names, shapes, sidecar or tokenizer do not fit.
+    """
+    lora = settings(folder)
+    found = by_block(read_tensors(folder / ADAPTER_FILE), folder)
+    reach = 1 + max(int(name.split(".")[1]) for name in found)
+    depth = contract.nlakit.ar_blocks if role == "ar" and reach == subject.blocks else None
+    if depth is not None:
+        found = {n: tensor for n, tensor in found.items() if int(n.split(".")[1]) < depth}
+    depth = depth or reach
+    done = completed(contract, folder, role, subject.tokenizer, depth, chat=False)
+    if role == "av":
+        made: Any = Verbalizer(subject, done, mean, lora, 0)
+        module = made.model
+    else:
+        made = Reconstructor(subject, done, lora, 0)
+        module = made.decoder
+        made.set_head(read_head(folder / HEAD_FILE), str(folder / HEAD_FILE))
+    _fill(module, found, folder)
+    return made.eval()
+
+
+def _fill(module: Any, found: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Adapters of ours take over theirs; those of projections that theirs leave alone on every
+    block stay zero."""
+    state = adapter_state(module)
+    names = {by: name for name in state for by in by_block({name: state[name]}, folder)}
+    adapted = {_projection(name) for name in found}
+    wanted = {by: state[name] for by, name in names.items() if _projection(by) in adapted}
+    check_tensors(found, wanted, str(folder))
+    set_peft_model_state_dict(module, state | {names[by]: t for by, t in found.items()})
+
+
+def _projection(name: str) -> str:
+    """`layers.3.mlp.up_proj.lora_A.weight` without its block."""
+    return re.sub(r"\.\d+\.", ".", name, count=1)
+
+
+def read_head(file: Path) -> dict[str, torch.Tensor]:
+    """`weight` and perhaps `bias` of `linear_head.pt`: a state dict, or the weight alone.
+
+    Raises ContractError if it is missing, damaged, or holds anything but tensors.
+    """
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ContractError(f"missing file {file}", do="copy the whole folder") from error
+    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ContractError(
+            f"{file} is damaged, or a pickle that would run code",
+            found=str(error).strip().splitlines()[0] if str(error) else type(error).__name__,
+            do="do not use it unless you trust who made it; it must hold tensors alone",
+        ) from error
+    state = {"weight": found} if isinstance(found, torch.Tensor) else found
+    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise ContractError(f"{file} holds no state of a linear layer", found=type(found).__name__)
+    return {str(name).rpartition(".")[2]: tensor for name, tensor in state.items()}
+
+
+def write(subject: Subject, half: Verbalizer | Reconstructor, folder: Path) -> str:
+    """Write a half's adapter so that PEFT loads it over the plain base model; returns its dtype.
+
+    Raises ContractError if the half trains all its weights.
+    """
+    role = "av" if isinstance(half, Verbalizer) else "ar"
+    module = half.model if isinstance(half, Verbalizer) else half.decoder
+    if not isinstance(module, PeftModel):
+        raise ContractError(
+            f"the {role.upper()} has weights of its own, and no adapter to write",
+            do="export it with --format kitft",
+        )
+    base = decoder_of(subject.model)
+    place = next(name for name, part in subject.model.named_modules() if part is base)
+    state = adapter_state(module)
+    named = {
+        f"base_model.model.{place}.{by}": state[name]
+        for name in state
+        for by in by_block({name: state[name]}, folder)
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(named, folder / ADAPTER_FILE)
+    _adapter_settings(module, half.contract, named).save_pretrained(str(folder))
+    if isinstance(half, Reconstructor):
+        head = {name: tensor.cpu() for name, tensor in half.head_state().items()}
+        # The layer that the format's own reader makes has a bias.
+        head.setdefault("bias", torch.zeros(half.contract.d_model))
+        torch.save(head, folder / HEAD_FILE)
+    write_sidecar(half.contract, role, folder)
+    return str(next(iter(named.values())).dtype).removeprefix("torch.")
+
+
+def _adapter_settings(
+    module: Any, contract: Contract, named: Mapping[str, torch.Tensor]
+) -> PeftLoraConfig:
+    """Settings that name exactly the adapted modules: an AR's end with its blocks."""
+    ours = module.peft_config["default"]
+    adapted = {n.removeprefix("base_model.model.").partition(".lora_")[0] for n in named}
+    return PeftLoraConfig(
+        r=ours.r,
+        lora_alpha=ours.lora_alpha,
+        lora_dropout=0.0,
+        target_modules="|".join(re.escape(name) for name in sorted(adapted)),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=contract.extraction.base_model,
+        inference_mode=True,
+    )

@@ -1,0 +1,153 @@
+"""What of a half is trained and stored: adapters over shared weights, or all weights, its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import nn
+
+from nlakit.config import LoraConfig
+from nlakit.core.contract import Contract, read_contract
+from nlakit.errors import ContractError, ModelError
+from nlakit.models.lora import (
+    ADAPTER_FILE,
+    add_lora,
+    check_tensors,
+    load_adapter,
+    read_lora_config,
+    read_tensors,
+    save_adapter,
+)
+from nlakit.rundir import file_sha256
+
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def trainable(module: nn.Module, lora: LoraConfig | None, seed: int) -> Any:
+    """A tree over shared weights made trainable: with adapters, or (`lora` None) as a copy of all
+    its parameters, in which tied ones stay tied.
+
+    Raises ModelError if nothing can be adapted, or if quantised weights were to be trained.
+    """
+    if lora is not None:
+        return add_lora(module, lora, seed)
+    if not all(p.is_floating_point() for p in module.parameters()):
+        raise ModelError(
+            "quantised weights cannot be trained themselves",
+            found="lora: null over a quantised subject",
+            do="set subject.quantisation: null, or give lora: {r: ..., alpha: ...}",
+        )
+    return copy.deepcopy(module).requires_grad_(True)
+
+
+def own_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and stored buffers by name, tied ones once, under their first name."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        found.setdefault(id(tensor), (name, tensor.detach()))
+    return dict(found.values())
+
+
+def fill(module: nn.Module, found: Mapping[str, torch.Tensor], where: str) -> None:
+    """Copy tensors into a module; ContractError if one is missing, unexpected or of another
+    shape."""
+    expected = own_state(module)
+    check_tensors(found, expected, where)
+    with torch.no_grad():
+        for name, tensor in found.items():
+            expected[name].copy_(tensor)
+
+
+def save_trainable(module: Any, folder: Path) -> None:
+    """Write the adapter as a PEFT folder, or all weights to weights.safetensors."""
+    if isinstance(module, PeftModel):
+        save_adapter(module, folder)
+        return
+    state = {name: tensor.cpu().contiguous() for name, tensor in own_state(module).items()}
+    save_file(state, folder / WEIGHTS_FILE)
+
+
+def load_trainable(module: Any, folder: Path) -> None:
+    """Load what `save_trainable` wrote; ContractError if it does not fit."""
+    if isinstance(module, PeftModel):
+        load_adapter(module, folder)
+    else:
+        fill(module, read_tensors(folder / WEIGHTS_FILE), str(folder))
+
+
+def saved_lora(folder: Path) -> LoraConfig | None:
+    """Rank and alpha of a stored half; None if all its weights are stored."""
+    return None if (folder / WEIGHTS_FILE).exists() else read_lora_config(folder)
+
+
+def adopt(module: Any, contract: Contract, folder: Path) -> None:
+    """Go on from a half trained before: take its weights and record it as the parent.
+
+    Raises ContractError if it was made for other activations, stores the other kind of weights,
+    or has another rank.
+    """
+    other = read_contract(folder)
+    for name, mine, theirs in (
+        ("layer", contract.layer, other.layer),
+        ("width", contract.d_model, other.d_model),
+        ("subject", contract.extraction.base_model, other.extraction.base_model),
+    ):
+        if mine != theirs:
+            raise ContractError(
+                f"{folder} was trained for another {name}", found=f"{theirs} instead of {mine}"
+            )
+    adapters = isinstance(module, PeftModel)
+    file = ADAPTER_FILE if adapters else WEIGHTS_FILE
+    if not (folder / file).exists():
+        kinds = ("all weights", "adapters")
+        raise ContractError(
+            f"{folder} does not store {kinds[adapters]}",
+            found=f"no {file}; it stores {kinds[not adapters]}",
+            do="set lora: null to train all weights"
+            if adapters
+            else "give lora: {r: ..., alpha: ...} of the adapters",
+        )
+    load_trainable(module, folder)
+    contract.nlakit.parent = f"{folder.name}:{file_sha256(folder / file)}"
+
+
+@torch.no_grad()
+def merged(module: Any) -> Any:
+    """A half's model or decoder as a plain one of its own weights: 4-bit weights become dense in
+    what they compute in, and adapters are added in float32 and rounded to the base's dtype."""
+    made = copy.deepcopy(module)
+    if not isinstance(made, PeftModel):
+        return made
+    _make_dense(made)
+    for layer in made.modules():
+        if isinstance(layer, LoraLayer):
+            base: Any = layer.get_base_layer()
+            for factor in (layer.lora_A, layer.lora_B):
+                factor.float()
+            change = layer.get_delta_weight("default")  # type: ignore[operator]
+            summed = base.weight.float() + change.to(base.weight.device)
+            base.weight = nn.Parameter(summed.to(base.weight.dtype), requires_grad=False)
+    return made.unload()
+
+
+def _make_dense(module: nn.Module) -> None:
+    """Replace 4-bit projections anywhere inside a module by plain ones."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            state = getattr(getattr(child, "weight", None), "quant_state", None)
+            if state is None or isinstance(child, LoraLayer):  # that one shows its base's weight
+                continue
+            from bitsandbytes.functional import dequantize_4bit
+
+            weight = dequantize_4bit(child.weight.data, state)  # type: ignore[arg-type]
+            plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+            plain.weight = nn.Parameter(weight.to(state.dtype), requires_grad=False)
+            plain.bias = child.bias  # type: ignore[assignment]
+            setattr(parent, name, plain)
