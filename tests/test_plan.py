@@ -14,9 +14,11 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenize
 
 from nlakit import calibrate as calibrating
 from nlakit import plan
-from nlakit.calibrate import Calibration, Rate, Sizes, calibrate, shape_of
+from nlakit.budget import SCATTER, Lengths
+from nlakit.calibrate import Calibration, Sizes, calibrate, shape_of
 from nlakit.config import RunConfig, parse_config
 from nlakit.core.flops import Shape
+from nlakit.core.memory import Block, Model
 from nlakit.data import activations, corpus, labels, split, tables
 from nlakit.errors import DataError
 from nlakit.plan import StagePlan, Survey, predict, predict_stages, survey_documents, table_of
@@ -129,8 +131,10 @@ def test_calibration_measures_each_kind_of_work(tmp_path: Path, subject: str) ->
     config = configured(tmp_path, subject)
     survey = survey_documents(config, RunDir(tmp_path / "absent"))
     found = calibrate(config, survey.sample, survey.texts)
-    assert set(found.rates) == {"read", "ar", "av", "decode"}
-    assert all(rate.speed > 0 and rate.memory > 0 for rate in found.rates.values())
+    assert set(found.speeds) == {"read", "ar", "av", "decode"}
+    assert all(speed > 0 for speed in found.speeds.values())
+    assert found.base_memory > 0 and found.lengths.document <= 100
+    assert found.lengths.response >= found.sizes.long_response
     assert found.sizes.positions == 6 and found.sizes.av_prompt > 3
     assert found.sizes.long_response >= found.sizes.response
     assert found.notes == ()
@@ -143,7 +147,7 @@ def test_a_batch_that_takes_long_is_cut_with_a_note(
     config = configured(tmp_path, subject)
     survey = survey_documents(config, RunDir(tmp_path / "absent"))
     found = calibrate(config, survey.sample, survey.texts)
-    assert "av: speed and memory of a batch of 1, not 4" in found.notes
+    assert "av: speed of a batch of 1, not 4" in found.notes
 
 
 def test_shape_of_a_model_by_hand(subject: str) -> None:
@@ -169,9 +173,15 @@ SIZES = Sizes(
     long_response=16.0,
     row_bytes={"activations": 30.0, "labels": 7.0, "ar": 40.0, "av": 50.0},
     label_seconds=0.5,
+    row_memory=100.0,
 )
-RATES = {kind: Rate(1000.0, 10_000) for kind in ("read", "ar", "av", "decode")}
-MEASURED = Calibration(SHAPE, SIZES, RATES, 10_000.0, 3.0, 5_000)
+SPEEDS: dict[str, float] = {"read": 1000.0, "ar": 1000.0, "av": 1000.0, "decode": 1000.0}
+BLOCK = Block((100,), ((5, 5),), other=0, queries=5, keys=0, up=6, gated=False, normed=5)
+MODEL = Model(d_model=5, vocabulary=7, tied=True, blocks=(BLOCK, BLOCK))
+LENGTHS = Lengths(document=50, ar_text=20, av_prompt=3, response=16)
+MEASURED = Calibration(
+    SHAPE, MODEL, LENGTHS, SIZES, SPEEDS, 10_000.0, 3.0, base_memory=50_000, mapped=True
+)
 
 
 def by_hand(**settings: object) -> dict[str, StagePlan]:
@@ -210,6 +220,32 @@ def test_training_by_hand() -> None:
     # 6 texts of 11 tokens through two blocks, head on 8 each; a measure of two rows forward.
     training = 66 * (4 * 200 + 6 * 20) + 6 * 8 * 4 * 35
     assert made["av"].flops == training + 2 * (11 * 2 * 220 + 8 * 2 * 35)
+
+
+def test_memory_is_base_rows_trained_weights_and_the_scattered_batch() -> None:
+    settings = {"phases": [{"steps": 1, "lr": 1e-3}], "lora": {"r": 1, "alpha": 1}}
+    made = by_hand(ar={**settings, "batch_rows": 4, "measure_rows": 1})
+    # An adapter of 10 and a head of 25 weights: bfloat16 and float32, with gradients; a float32
+    # copy of the adapter and two states of both.
+    trained = 2 * (2 * 10 + 4 * 25) + 4 * 10 + 8 * 35
+    # 80 tokens keep 4·5 bytes of a norm, 2·(10 + 20 + 12) of products, 2 of the adapter; then a
+    # backward pass through a norm holds 16·5 a token.
+    batch = 80 * (20 + 84 + 2) + 80 * 80
+    rows = 100 * (80 + 20)
+    # A measure of one text of 20 tokens leaves what attention held: 2·(10 + 5) + 12·5 a token. The
+    # second block and two thirds of the embeddings are never touched.
+    left, untouched = 20 * 90, 200 + 70 * 2 / 3
+    total = 50_000 - untouched + trained + SCATTER * batch + left + rows
+    assert made["ar"].memory == pytest.approx(total)
+
+
+def test_all_weights_trained_take_more_flop_and_memory() -> None:
+    phase = {"phases": [{"steps": 2, "lr": 1e-3}], "batch_rows": 3, "measure_rows": 1}
+    whole = by_hand(ar={**phase, "lora": None}, av={**phase, "lora": None})
+    adapters = by_hand(ar={**phase, "lora": {"r": 1, "alpha": 1}})
+    assert whole["ar"].flops > adapters["ar"].flops
+    assert whole["ar"].memory > adapters["ar"].memory
+    assert whole["ar"].disk == 2 * (100 + 5 * 7 + 25)
 
 
 def test_checkpoints_that_stay_are_counted() -> None:

@@ -6,11 +6,13 @@ import errno
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from nlakit.config import RunConfig, parse_config
@@ -116,6 +118,22 @@ def test_a_finished_stage_has_a_manifest_and_is_skipped(tmp_path: Path):
     assert corpus(config, rundir) == first
     assert calls == ["corpus"]
     assert stage_state(corpus, config, rundir) == ("done", [])
+
+
+def test_a_manifest_records_the_stages_own_peak_memory(tmp_path: Path):
+    @stage("eval")
+    def large(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
+        held = bytearray(200 << 20)
+        held[::4096] = b"x" * len(held[::4096])  # a page counts once it is touched
+        time.sleep(0.1)
+        return Rows(kept=len(held) >> 20)
+
+    config, rundir = new(tmp_path)
+    before = psutil.Process().memory_info().rss
+    peak = large(config, rundir).peak_bytes["resident"]
+    assert peak >= before + (150 << 20)
+    small = corpus(config, rundir).peak_bytes["resident"]
+    assert small < peak - (100 << 20)
 
 
 def test_settings_of_other_stages_do_not_matter(tmp_path: Path):

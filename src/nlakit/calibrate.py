@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,11 @@ import psutil
 import pyarrow as pa
 import torch
 
-from nlakit.config import RunConfig
+from nlakit.budget import COUNTED_LOW, Lengths, model_of
+from nlakit.config import RunConfig, TrainConfig
 from nlakit.core import flops
 from nlakit.core.flops import Shape
+from nlakit.core.memory import Model
 from nlakit.core.metrics import mean_unit
 from nlakit.data import activations, tables
 from nlakit.data.labels import requests_of
@@ -37,14 +37,7 @@ from nlakit.train.optimizer import MasterAdamW
 BATCH_SECONDS = 5.0  # a batch that would take longer is cut
 USUAL_SHARE = 0.2  # of the matmul speed: what a batch's time is guessed by
 DECODE_STEPS = 8
-
-
-@dataclass(frozen=True)
-class Rate:
-    """FLOP a second that a kind of work reaches, and bytes it holds at its peak."""
-
-    speed: float
-    memory: int
+OBJECTS = 500  # bytes of a row's Python objects
 
 
 @dataclass(frozen=True)
@@ -62,19 +55,30 @@ class Sizes:
     long_response: float  # the 95th percentile
     row_bytes: dict[str, float]
     label_seconds: float
+    row_memory: float  # bytes of a row in a stage that has read its table
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`rates` are of read, ar, av and decode; `base_memory` is with the subject loaded."""
+    """`speeds` in FLOP a second are of read, ar, av and decode. `base_memory` is what the process
+    (the device, if it is not the CPU) holds with all of the subject loaded; `mapped` tells that
+    this is resident memory, into which weights come from their file with their first use."""
 
     shape: Shape
+    model: Model
+    lengths: Lengths
     sizes: Sizes
-    rates: dict[str, Rate]
+    speeds: dict[str, float]
     matmul: float
     load_seconds: float
     base_memory: int
+    mapped: bool
     notes: tuple[str, ...] = ()
+
+
+def rank_of(settings: TrainConfig) -> int:
+    """Rank of the adapters; 0 where all weights are trained."""
+    return settings.lora.r if settings.lora else 0
 
 
 def shape_of(model: Any) -> Shape:
@@ -106,29 +110,6 @@ def matmul_speed(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> 
         (left @ left)[0, 0].item()
         times.append(time.perf_counter() - started)
     return 2 * n**3 / min(times)
-
-
-@contextmanager
-def peak_memory(device: torch.device) -> Iterator[list[int]]:
-    """The peak inside the body, as the list's only item: of a CUDA device, or resident."""
-    process, stop = psutil.Process(), threading.Event()
-    peak = [process.memory_info().rss]
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-    def watch() -> None:
-        while not stop.wait(0.01):
-            peak[0] = max(peak[0], process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        watcher.join()
-        if device.type == "cuda":
-            peak[0] = torch.cuda.max_memory_allocated(device)
 
 
 def last_block(config: RunConfig) -> int | None:
@@ -163,9 +144,25 @@ def calibrate(config: RunConfig, documents: pa.Table, texts: list[str]) -> Calib
         long_response=float(np.quantile(responses, 0.95)),
         row_bytes=row_bytes,
         label_seconds=label_seconds,
+        row_memory=memory_a_row(rows),
+    )
+    lengths = Lengths(
+        document=max(len(reading.ids) for reading in readings),
+        ar_text=max(texts_task.lengths()),
+        av_prompt=sizes.av_prompt,
+        response=max(responses),
     )
     return Calibration(
-        work.shape, sizes, work.rates, work.matmul, work.loading, work.base, tuple(work.notes)
+        work.shape,
+        work.model,
+        lengths,
+        sizes,
+        work.speeds,
+        work.matmul,
+        work.loading,
+        work.base,
+        work.subject.device.type == "cpu",
+        tuple(work.notes),
     )
 
 
@@ -176,21 +173,24 @@ class Work:
         self.config, started = config, time.perf_counter()
         self.subject = load_subject(config.subject)
         self.loading, self.shape = time.perf_counter() - started, shape_of(self.subject.model)
-        with peak_memory(self.subject.device) as peak:
-            self.matmul = matmul_speed(self.subject.device, getattr(torch, config.subject.dtype))
-        self.base = peak[0]
-        self.rates: dict[str, Rate] = {}
-        self.notes: list[str] = []
+        self.model = model_of(self.subject.model)
+        for parameter in self.subject.model.parameters():
+            parameter.sum()  # weights of a mapped file become resident with their first use
+        self.base = held_memory(self.subject.device)
+        self.matmul = matmul_speed(self.subject.device, getattr(torch, config.subject.dtype))
+        self.speeds: dict[str, float] = {}
+        kind = self.subject.model.config.get_text_config().model_type.removesuffix("_text")
+        low = f"memory: activations of {kind} are counted two to three times too low"
+        self.notes: list[str] = [low] if kind in COUNTED_LOW else []
 
     def measure(self, kind: str, work: Callable[[], float]) -> None:
         """`work` returns the FLOP of what it did; a first run pays for allocation and paging."""
         work()
-        with peak_memory(self.subject.device) as peak:
-            started = time.perf_counter()
-            done = work()
-            self.wait()
-            seconds = time.perf_counter() - started
-        self.rates[kind] = Rate(done / seconds, peak[0])
+        self.wait()
+        started = time.perf_counter()
+        done = work()
+        self.wait()
+        self.speeds[kind] = done / (time.perf_counter() - started)
 
     def wait(self) -> None:
         """Until the device has done what it was given."""
@@ -201,7 +201,7 @@ class Work:
         """How many of `wanted` items of about `one` FLOP to calibrate on."""
         count = max(1, min(wanted, int(BATCH_SECONDS * USUAL_SHARE * self.matmul / one)))
         if count < wanted:
-            self.notes.append(f"{kind}: speed and memory of a batch of {count}, not {wanted}")
+            self.notes.append(f"{kind}: speed of a batch of {count}, not {wanted}")
         return count
 
     def prepare(self, documents: pa.Table) -> list[activations.Reading]:
@@ -278,7 +278,7 @@ class Work:
 
         def cost(batch: list[int]) -> float:
             lengths = [float(task.lengths()[row]) for row in batch]
-            return flops.lora_step(self.shape, contract.ar_blocks, lengths, settings.lora.r)
+            return flops.lora_step(self.shape, contract.ar_blocks, lengths, rank_of(settings))
 
         self.train("ar", task, len(rows), cost)
         return task
@@ -291,7 +291,7 @@ class Work:
         def cost(batch: list[int]) -> float:
             responses = [len(task.responses[row]) for row in batch]
             lengths = [float(len(module.prompt) + count) for count in responses]
-            blocks = flops.lora_step(self.shape, self.shape.blocks, lengths, settings.lora.r)
+            blocks = flops.lora_step(self.shape, self.shape.blocks, lengths, rank_of(settings))
             return blocks + flops.head(self.shape, sum(responses), backward=True)
 
         self.train("av", task, len(rows), cost)
@@ -305,7 +305,8 @@ class Work:
         batch = [row % rows for row in range(settings.batch_rows)]
         batch = batch[: self.fitting(kind, len(batch), cost(batch) / len(batch))]
         trained = [p for p in task.module.parameters() if p.requires_grad]
-        optimizer = MasterAdamW(trained, settings.weight_decay)
+        bits = 8 if settings.optimizer == "adamw8bit" else 32
+        optimizer = MasterAdamW(trained, settings.weight_decay, bits)
         task.module.train()
 
         def work() -> float:
@@ -317,7 +318,7 @@ class Work:
 
     def decode(self, task: av.AVTask) -> None:
         """A few decode steps at the full batch, their prefill included."""
-        module, rank, prompt = task.module, self.config.av.lora.r, len(task.module.prompt)
+        module, rank, prompt = task.module, rank_of(self.config.av), len(task.module.prompt)
         one = flops.decoding(self.shape, 1, prompt, DECODE_STEPS, rank)
         count = self.fitting("decode", self.config.pair.generate_batch, one)
         vectors = task.injected[[row % len(task.injected) for row in range(count)]]
@@ -332,6 +333,19 @@ class Work:
             return flops.decoding(self.shape, count, prompt, made, rank)
 
         self.measure("decode", work)
+
+
+def held_memory(device: torch.device) -> int:
+    """Bytes that tensors hold on a CUDA device, or resident bytes of the process."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return psutil.Process().memory_info().rss
+
+
+def memory_a_row(rows: TableRows) -> float:
+    """Bytes of a row's vector and texts in a stage: as Arrow read them, and as arrays and lists."""
+    texts = sum(len(text.encode()) for text in (*rows.texts, *rows.sources)) / len(rows)
+    return 2 * (rows.vectors.nbytes / len(rows) + texts) + OBJECTS
 
 
 def bytes_a_row(table: pa.Table, *, shuffled: bool = False) -> float:

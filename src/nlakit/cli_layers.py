@@ -36,7 +36,7 @@ def layers(
     ] = None,
 ) -> None:
     """Measure the layers of a model and recommend one. The embedded model's 18 layers take about
-    ten minutes on two cores, two without the ARs (--steps 0); what is finished is kept."""
+    twelve minutes on two cores, two without the ARs (--steps 0); what is finished is kept."""
     from pydantic import ValidationError
 
     from nlakit.layers import chosen_layers, depth_and_width, settings, survey, table_of

@@ -105,6 +105,9 @@ class SplitConfig(Section):
 
 
 class TablesConfig(Section):
+    source: str | None = Field(
+        default=None, description="folder of `nlakit import`ed tables, in place of own rows"
+    )
     marker: str | None = Field(
         default=None, description="marker character; found by search if not given"
     )

@@ -256,10 +256,7 @@ def _draw(report: Mapping[str, Any], target: Path) -> None:
         draw(report, path)
 
 
-COLUMNS = (
-    "layer", "mean share", "norm / emb.", "rank", "doc. found", "family", "next token", "own token",
-    "content gain [95%]", "FVE",
-)  # fmt: skip
+COLUMNS = ("layer", "mean", "rank", "found", "family", "next", "own", "content gain [95%]", "FVE")
 SCORES = ("document_retrieval", "family_probe", "next_token", "own_token")
 
 
@@ -275,7 +272,7 @@ def table_of(report: Mapping[str, Any]) -> Table:
         caption_justify="left",
     )
     for name in COLUMNS:
-        table.add_column(name, justify="right", no_wrap=name.startswith("content"))
+        table.add_column(name, justify="right", no_wrap=True)
     for record in records:
         chosen = record["layer"] == advice["layer"]
         table.add_row(*_cells(record), style="bold" if chosen else None)
@@ -284,7 +281,7 @@ def table_of(report: Mapping[str, Any]) -> Table:
     fve = [ar["scores"][ar["gain"]["fve"]["best_floor"]]["fve"]["mean"]
            for ar in (record["ar"] for record in records) if "gain" in ar]  # fmt: skip
     table.add_row(
-        "floor", "0.00", "", "1", *map(_number, floors), "0.000", _number(max(fve, default=None))
+        "floor", "0.00", "1", *map(_number, floors), "0.000", _number(max(fve, default=None))
     )
     return table
 
@@ -294,7 +291,6 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
     return [
         str(record["layer"]),
         _number(record["mean_share"]["mean"]),
-        f"{record['norm_to_embedding']:.1f}",
         f"{record['effective_rank']['value']:.0f}",
         *(_number(record[name].get("mean")) for name in SCORES),
         span(ar["gain"]["centred_cosine"]) if "gain" in ar else "–",

@@ -70,7 +70,7 @@ def run(
             old = rundir.set_aside(name)
             if old:
                 say(f"{name}: the old result is kept in {old}")
-        wanted = [name for name in STAGES if name in stages]
+        wanted = [name for name in needed(config) if name in stages]
         for name in wanted:
             refuse_changed_settings(stage_run(name), config, rundir)
         # Only now: config.yaml describes what the finished stages were made with.
@@ -102,6 +102,12 @@ def run_stage(name: str, config: RunConfig, rundir: RunDir) -> Manifest:
     return manifest
 
 
+def needed(config: RunConfig) -> list[str]:
+    """The stages of a run, in order; imported tables take the place of all before them."""
+    first = STAGES.index("tables") if config.tables.source else 0
+    return list(STAGES[first:])
+
+
 def with_children(names: Collection[str]) -> list[str]:
     """The stages and every stage that rests on them, in order."""
     chosen = set(names)
@@ -114,7 +120,7 @@ def with_children(names: Collection[str]) -> list[str]:
 def status(config: RunConfig, rundir: RunDir) -> list[StageStatus]:
     """State of every stage under a configuration."""
     found = []
-    for name in STAGES:
+    for name in needed(config):
         state, changes = stage_state(stage_run(name), config, rundir)
         manifest = rundir.manifest(name) if state == "done" else None
         found.append(StageStatus(name, state, changes, manifest))

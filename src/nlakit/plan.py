@@ -16,9 +16,11 @@ from pathlib import Path
 import pyarrow as pa
 from rich.table import Table
 
-from nlakit.calibrate import Calibration, calibrate, last_block
+from nlakit.budget import Budgets, stage_memory
+from nlakit.calibrate import Calibration, calibrate, last_block, rank_of
 from nlakit.config import PairConfig, RunConfig, SourceConfig, TrainConfig
 from nlakit.core import flops
+from nlakit.core.memory import tensors_trained
 from nlakit.data import corpus
 from nlakit.data.dedup import groups_of_near_duplicates
 from nlakit.data.services import estimate
@@ -33,12 +35,12 @@ MOST_DOCUMENTS = 4000  # read from the sources
 SAMPLE_DOCUMENTS = 100  # tokenised
 AR_CONDITIONS = 9  # texts a row that the AR reads in the evaluation, and the floors of a measure
 STATE_BYTES = 12  # a trained weight in a checkpoint: its master and two moments, float32
-TABLE_COPIES = 3  # of the vectors, while tables are joined
+TABLE_COPIES = 2  # of all rows, while tables are joined
 CAPTION = """\
 rows and tokens rest on: {source}; {sampled} documents tokenised; {labelled} rows labelled
 FLOP: counted, without padding
 disk: bytes a row of {labelled} rows as the stages write them; adapters; checkpoints
-memory: peak around one batch of each kind of work, and this run's vectors
+memory: {base:.2f} GiB with the subject loaded, and at the peak of each stage as counted: {peaks}
 time: FLOP over the speed that one batch of each kind reaches, which is the last column's share \
 of the {matmul:.0f} GFLOP/s of a square {dtype} matmul; decoded texts as long as the longest 5% \
 of labels; loading, labelling, reading and grouping documents timed; the report left out"""
@@ -86,7 +88,10 @@ def predict(config: RunConfig, rundir: RunDir) -> Plan:
     """
     survey = survey_documents(config, rundir)
     measured = calibrate(config, survey.sample, survey.texts)
+    memory = _memory(config, measured)
     caption = CAPTION.format(
+        base=measured.base_memory / 2**30,
+        peaks=", ".join(f"{stage} {doing}" for stage, (doing, _) in memory.items()),
         source=survey.source,
         sampled=measured.sizes.sampled,
         labelled=measured.sizes.labelled,
@@ -188,13 +193,13 @@ def predict_stages(config: RunConfig, survey: Survey, measured: Calibration) -> 
 
 
 def _data_stages(config: RunConfig, survey: Survey, measured: Calibration) -> list[StagePlan]:
-    sizes, base, documents = measured.sizes, measured.base_memory, survey.documents
-    rows, read = round(documents * sizes.positions), measured.rates["read"]
+    sizes, documents = measured.sizes, survey.documents
+    rows, speed = round(documents * sizes.positions), measured.speeds["read"]
     cost = documents * flops.reading(
         measured.shape, last_block(config), [sizes.tokens], sizes.positions
     )
     labels, disk = sizes.response * rows, sizes.row_bytes
-    vectors = 4.0 * measured.shape.d_model * rows
+    memory = _memory(config, measured)
     parts = _part_rows(config, rows)
     joined = disk["ar"] * parts["ar"] + disk["av"] * (rows - parts["ar"])
     loading = measured.load_seconds
@@ -208,14 +213,33 @@ def _data_stages(config: RunConfig, survey: Survey, measured: Calibration) -> li
             documents * sizes.tokens,
             cost,
             disk["activations"] * rows,
-            read.memory,
-            loading + cost / read.speed,
-            read.speed,
+            memory["activations"][1],
+            loading + cost / speed,
+            speed,
         ),
         StagePlan("split", documents, seconds=survey.grouping_seconds),
         StagePlan("labels", rows, labels, 0, disk["labels"] * rows, 0, label_seconds),
-        StagePlan("tables", rows, 0, 0, joined, base + TABLE_COPIES * vectors, loading),
+        StagePlan(
+            "tables",
+            rows,
+            0,
+            0,
+            joined,
+            _loaded(config, measured, "tables", TABLE_COPIES * rows),
+            loading,
+        ),
     ]
+
+
+def _memory(config: RunConfig, measured: Calibration) -> dict[str, tuple[str, float]]:
+    """The moment of each stage's peak and its bytes, without the run's rows."""
+    budgets = Budgets(config, measured.model, measured.lengths)
+    return stage_memory(budgets, measured.base_memory, mapped=measured.mapped)
+
+
+def _loaded(config: RunConfig, measured: Calibration, stage: str, rows: float) -> float:
+    """Peak bytes of a stage that has read so many rows of a table."""
+    return _memory(config, measured)[stage][1] + measured.sizes.row_memory * rows
 
 
 def _measures(settings: TrainConfig) -> int:
@@ -232,50 +256,48 @@ def _ar_training(
     config: RunConfig, settings: TrainConfig, measured: Calibration, held_out: int
 ) -> tuple[float, float, float]:
     """Tokens, FLOP and stored bytes of training the AR."""
-    shape, sizes, rank = measured.shape, measured.sizes, config.ar.lora.r
+    shape, sizes, rank = measured.shape, measured.sizes, rank_of(config.ar)
     depth = config.ar.blocks or config.subject.layer + 1
     texts = settings.steps * settings.accumulation * settings.batch_rows
     cost = texts * flops.lora_step(shape, depth, [sizes.ar_text], rank)
     measure = [2 * sizes.ar_text + sizes.ar_empty]
     cost += _measures(settings) * held_out * flops.forward(shape, depth, measure, rank)
-    stored = _stored(settings, shape.lora_weights(rank, depth), shape.d_model**2)
+    trained = tensors_trained(measured.model, rank, depth, ar=True)
+    stored = _stored(settings, sum(trained), shape.d_model**2)
     return texts * sizes.ar_text, cost, stored
 
 
 def _ar_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePlan:
-    rate, parts, settings = measured.rates["ar"], _part_rows(config, rows), config.ar
+    speed, parts, settings = measured.speeds["ar"], _part_rows(config, rows), config.ar
     held_out = min(settings.measure_rows, parts["rl"])
     tokens, cost, stored = _ar_training(config, settings, measured, held_out)
-    memory = rate.memory + _vectors(measured, parts["ar"] + parts["rl"])
-    seconds = measured.load_seconds + cost / rate.speed
-    return StagePlan("ar", parts["ar"], tokens, cost, stored, memory, seconds, rate.speed)
-
-
-def _vectors(measured: Calibration, rows: int) -> float:
-    return 4.0 * measured.shape.d_model * rows
+    memory = _loaded(config, measured, "ar", parts["ar"] + parts["rl"])
+    seconds = measured.load_seconds + cost / speed
+    return StagePlan("ar", parts["ar"], tokens, cost, stored, memory, seconds, speed)
 
 
 def _label_loss(config: RunConfig, measured: Calibration, rows: float) -> float:
     """Forward of the AV over `rows` labels."""
     sizes, shape = measured.sizes, measured.shape
     lengths = [sizes.av_prompt + sizes.response]
-    one = flops.forward(shape, shape.blocks, lengths, config.av.lora.r)
+    one = flops.forward(shape, shape.blocks, lengths, rank_of(config.av))
     return rows * (one + flops.head(shape, sizes.response))
 
 
 def _av_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePlan:
-    rate, parts, settings = measured.rates["av"], _part_rows(config, rows), config.av
-    shape, sizes, rank = measured.shape, measured.sizes, settings.lora.r
+    speed, parts, settings = measured.speeds["av"], _part_rows(config, rows), config.av
+    shape, sizes, rank = measured.shape, measured.sizes, rank_of(settings)
     texts = settings.steps * settings.accumulation * settings.batch_rows
     length = sizes.av_prompt + sizes.response
     one = flops.lora_step(shape, shape.blocks, [length], rank)
     cost = texts * (one + flops.head(shape, sizes.response, backward=True))
     held_out = min(settings.measure_rows, parts["rl"])
     cost += _measures(settings) * _label_loss(config, measured, 2 * held_out)
-    stored = _stored(settings, shape.lora_weights(rank), 0)
-    memory = rate.memory + _vectors(measured, 2 * parts["av"] + parts["rl"])
-    seconds = measured.load_seconds + cost / rate.speed
-    return StagePlan("av", parts["av"], texts * length, cost, stored, memory, seconds, rate.speed)
+    trained = tensors_trained(measured.model, rank, shape.blocks, ar=False)
+    stored = _stored(settings, sum(trained), 0)
+    memory = _loaded(config, measured, "av", parts["av"] + parts["rl"])
+    seconds = measured.load_seconds + cost / speed
+    return StagePlan("av", parts["av"], texts * length, cost, stored, memory, seconds, speed)
 
 
 def _decoding(config: RunConfig, measured: Calibration, rows: float) -> tuple[float, float, float]:
@@ -284,43 +306,44 @@ def _decoding(config: RunConfig, measured: Calibration, rows: float) -> tuple[fl
     A batch ends with its longest text, and a small rest of a batch is hardly faster than a full
     one.
     """
-    sizes, limit, rank = measured.sizes, config.decoding.max_new_tokens, config.av.lora.r
+    sizes, limit, rank = measured.sizes, config.decoding.max_new_tokens, rank_of(config.av)
 
     def cost(new: float) -> float:
         return flops.decoding(measured.shape, rows, sizes.av_prompt, min(new, limit), rank)
 
-    seconds = cost(sizes.long_response) / measured.rates["decode"].speed
+    seconds = cost(sizes.long_response) / measured.speeds["decode"]
     return rows * min(sizes.response, limit), cost(sizes.response), seconds
 
 
 def _pair_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePlan:
     settings: PairConfig = config.pair
-    parts, ar, decode = _part_rows(config, rows), measured.rates["ar"], measured.rates["decode"]
+    parts = _part_rows(config, rows)
     held_out = min(settings.measure_rows, parts["rl"] // 2)
     written = held_out + min(settings.rows, parts["rl"] - held_out + parts["ar"])
     made, writing, seconds = _decoding(config, measured, written)
     tokens, training, stored = _ar_training(config, settings, measured, held_out)
-    seconds += 2 * measured.load_seconds + training / ar.speed
-    copied = 2.0 * measured.shape.lora_weights(config.av.lora.r)
+    seconds += 2 * measured.load_seconds + training / measured.speeds["ar"]
+    shape, rank = measured.shape, rank_of(config.av)
+    copied = 2.0 * sum(tensors_trained(measured.model, rank, shape.blocks, ar=False))
     total = writing + training
-    memory = max(ar.memory, decode.memory) + _vectors(measured, parts["ar"] + parts["rl"])
+    memory = _loaded(config, measured, "pair", parts["ar"] + parts["rl"])
     disk = stored + copied
     return StagePlan("pair", written, made + tokens, total, disk, memory, seconds, total / seconds)
 
 
 def _eval_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePlan:
-    parts, settings, decode = _part_rows(config, rows), config.eval, measured.rates["decode"]
-    shape, sizes, av = measured.shape, measured.sizes, measured.rates["av"]
+    parts, settings = _part_rows(config, rows), config.eval
+    shape, sizes = measured.shape, measured.sizes
     texts = min(settings.rows, parts["test"])
     made, cost, seconds = _decoding(
         config, measured, texts + min(settings.av_control_rows, texts) + 2
     )
     depth = config.ar.blocks or config.subject.layer + 1
-    rest = AR_CONDITIONS * texts * flops.forward(shape, depth, [sizes.ar_text], config.ar.lora.r)
+    rest = AR_CONDITIONS * texts * flops.forward(shape, depth, [sizes.ar_text], rank_of(config.ar))
     rest += _label_loss(config, measured, 2 * texts)
-    seconds += measured.load_seconds + rest / av.speed
+    seconds += measured.load_seconds + rest / measured.speeds["av"]
     disk = AR_CONDITIONS * sizes.row_bytes["labels"] * texts
-    memory = decode.memory + _vectors(measured, parts["test"])
+    memory = _loaded(config, measured, "eval", parts["test"])
     total = cost + rest
     return StagePlan("eval", texts, made, total, disk, memory, seconds, total / seconds)
 

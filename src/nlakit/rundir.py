@@ -67,6 +67,7 @@ class Manifest(BaseModel):
     files: dict[str, FileRecord]
     rows: Rows
     seconds: float
+    peak_bytes: dict[str, int] = Field(default_factory=dict)
     device: str
     versions: dict[str, str]
     git_commit: str | None

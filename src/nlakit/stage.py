@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from nlakit.config import RunConfig, config_hash
 from nlakit.errors import NlakitError, RunError
+from nlakit.peak import peak_memory
 from nlakit.rundir import (
     FileRecord,
     Manifest,
@@ -34,18 +35,28 @@ Body = Callable[[RunConfig, RunDir, Path], Rows]
 Stage = Callable[[RunConfig, RunDir], Manifest]
 
 
-def stage(name: str, *, parents: Sequence[str] = (), sections: Sequence[str] = ()) -> Any:
+def stage(
+    name: str,
+    *,
+    parents: Sequence[str] = (),
+    sections: Sequence[str] = (),
+    alone: Callable[[RunConfig], bool] = lambda config: False,
+) -> Any:
     """Turn a body `(config, rundir, folder) -> Rows` into a stage `run(config, rundir)`.
 
-    `sections` names the settings the result depends on. The stage returns its manifest at once if
+    `sections` names the settings the result depends on; `alone` says whether under a configuration
+    it rests on no other stage. The stage returns its manifest at once if
     it is finished and unchanged, resumes if half-done, and raises RunError if a setting or a
     parent changed.
     """
 
+    def parents_of(config: RunConfig) -> tuple[str, ...]:
+        return () if alone(config) else tuple(parents)
+
     def decorate(body: Body) -> Stage:
         @functools.wraps(body)
         def run(config: RunConfig, rundir: RunDir) -> Manifest:
-            begin = _begin_record(config, rundir, name, parents, sections)
+            begin = _begin_record(config, rundir, name, parents_of(config), sections)
             manifest = rundir.manifest(name)
             if manifest is not None:
                 _refuse_stale(rundir, name, begin, _begin_of(manifest, rundir, name))
@@ -59,6 +70,7 @@ def stage(name: str, *, parents: Sequence[str] = (), sections: Sequence[str] = (
 
         run.stage_name = name  # type: ignore[attr-defined]
         run.parents = tuple(parents)  # type: ignore[attr-defined]
+        run.parents_of = parents_of  # type: ignore[attr-defined]
         run.sections = tuple(sections)  # type: ignore[attr-defined]
         return run
 
@@ -98,7 +110,8 @@ def _run_body(
     for leftover in folder.rglob(".*.tmp-*"):  # of a process that was killed while it wrote
         leftover.unlink()
     try:
-        rows = body(config, rundir, folder)
+        with peak_memory() as peak:
+            rows = body(config, rundir, folder)
         manifest = Manifest(
             stage=name,
             config_hash=begin["config_hash"],
@@ -106,6 +119,7 @@ def _run_body(
             files=_file_records(folder),
             rows=rows,
             seconds=round(time.monotonic() - started, 2),
+            peak_bytes=peak,
             device=device_used(config.subject.device),
             versions=library_versions(),
             git_commit=git_commit(),
@@ -197,7 +211,7 @@ def stage_state(stage_run: Any, config: RunConfig, rundir: RunDir) -> tuple[Stat
         return "missing", []
     try:
         manifest = rundir.manifest(name)
-        now = _begin_record(config, rundir, name, stage_run.parents, stage_run.sections)
+        now = _begin_record(config, rundir, name, stage_run.parents_of(config), stage_run.sections)
     except RunError as error:
         return "stale", [str(error)]
     saved = json.loads((folder / "begin.json").read_text(encoding="utf-8"))

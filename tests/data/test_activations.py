@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nlakit.config import parse_config
 from nlakit.core.prompts import encode
-from nlakit.data.activations import Reader, batches_by_length, draw_positions, prepare, read_chunk
+from nlakit.data.activations import Reader, draw_positions, prepare, read_chunk
 from nlakit.errors import DataError
 from nlakit.models.subject import blocks_of, decoder_of
 from nlakit.parquet import matrix
@@ -45,16 +45,6 @@ def test_positions_are_keyed_on_seed_and_document(
     assert found == sorted(set(found))
     assert all(50 <= position < tokens for position in found)
     assert len(found) == max(min(count, tokens - 50), 0)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, 90), max_size=30), st.integers(10, 200))
-def test_batches_keep_their_budget(lengths: list[int], budget: int) -> None:
-    readings: Any = [type("R", (), {"ids": [0] * n})() for n in lengths]
-    batches = list(batches_by_length(readings, budget))
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
 
 
 def test_vectors_are_the_full_models_hidden_states(toy_subject: Any) -> None:

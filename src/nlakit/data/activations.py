@@ -7,7 +7,7 @@ the vocabulary head sees the drawn positions only.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 
 from nlakit.config import ActivationsConfig, RunConfig
+from nlakit.core.batches import batches_by_length
 from nlakit.core.prompts import encode
 from nlakit.errors import DataError
 from nlakit.models.head import head_of
@@ -56,19 +57,6 @@ def draw_positions(doc_id: str, seed: int, first: int, tokens: int, count: int) 
     rng = np.random.default_rng(int.from_bytes(key, "little"))
     drawn = rng.choice(available, size=min(count, available), replace=False)
     return sorted(int(position) + first for position in drawn)
-
-
-def batches_by_length(readings: Sequence[Reading], budget: int) -> Iterator[list[int]]:
-    """Indices of readings in batches of similar length, at most `budget` padded tokens each."""
-    order = sorted(range(len(readings)), key=lambda i: (len(readings[i].ids), i))
-    batch: list[int] = []
-    for index in order:
-        if batch and (len(batch) + 1) * len(readings[index].ids) > budget:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 class Reader:
@@ -181,7 +169,7 @@ def read_chunk(reader: Reader, piece: pa.Table, config: RunConfig) -> pa.Table:
     settings, tokenizer = config.activations, reader.subject.tokenizer
     readings = prepare(tokenizer, piece, settings, config.seed)
     found: dict[int, tuple[Any, ...]] = {}
-    for batch in batches_by_length(readings, settings.tokens_per_batch):
+    for batch in batches_by_length([len(r.ids) for r in readings], settings.tokens_per_batch):
         picked = [readings[i] for i in batch]
         vectors, tokens, chances = reader.read(
             [r.ids for r in picked], [r.positions for r in picked]

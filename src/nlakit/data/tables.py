@@ -16,6 +16,7 @@ from nlakit.config import RunConfig, config_hash
 from nlakit.core.contract import Contract, Extraction, Provenance, Templates, Tokens, table_sidecar
 from nlakit.core.metrics import baseline, mean_unit
 from nlakit.core.prompts import find_marker, marker_neighbours, suffix_ids
+from nlakit.data import imported
 from nlakit.data.split import read_split
 from nlakit.errors import DataError
 from nlakit.models.subject import Subject, load_subject, subject_sha256
@@ -31,13 +32,15 @@ MEAN_FILE = "mean_unit.safetensors"
     "tables",
     parents=("activations", "split", "labels"),
     sections=("tables", "subject", "seed"),
+    alone=lambda config: config.tables.source is not None,
 )
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Write {av,ar,rl,test}.parquet with sidecars, mean_unit.safetensors and norms.json.
 
     Rows of a part are in an order keyed on the seed, so that the first n are a fair sample.
     """
-    joined = join(rundir)
+    source = Path(config.tables.source) if config.tables.source else None
+    joined = imported.read(source, config) if source else join(rundir)
     subject = load_subject(config.subject)
     made: dict[str, pa.Table] = {}
     for part in PARTS:
@@ -50,6 +53,8 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     mean = mean_unit(train)
     norms = measured_norms(train, subject)
     contract = base_contract(config, subject, mean, train, norms)
+    if source:
+        imported.take_prompts(contract, source, subject)
     for part, table in made.items():
         shaped = shape(table, part, contract)
         write_table(folder / f"{part}.parquet", shaped)
@@ -58,7 +63,8 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     save_file({"mean_unit": mean.astype(np.float32)}, folder / MEAN_FILE)
     (folder / "norms.json").write_text(json.dumps(norms, indent=1) + "\n", encoding="utf-8")
     labelled = joined.num_rows
-    total = read_table(rundir.need("activations"), ["row_id"]).num_rows
+    activations = rundir.manifest("activations")
+    total = labelled if source or activations is None else activations.rows.kept
     return Rows(entered=total, kept=labelled, dropped={"no_label": total - labelled})
 
 

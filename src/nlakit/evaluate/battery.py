@@ -13,6 +13,7 @@ from nlakit.config import EvalConfig, RunConfig
 from nlakit.core.contract import Contract, read_contract
 from nlakit.core.statistics import derangement, estimate
 from nlakit.core.textstats import collapse_summary
+from nlakit.errors import DataError
 from nlakit.evaluate.conditions import ar_inputs, pick_rows, random_directions
 from nlakit.evaluate.scoring import gains, score_all, score_table, summarise
 from nlakit.evaluate.verdict import FLOORS, judge
@@ -31,6 +32,12 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Write rows.parquet (a row's source, label and AV text), scores.parquet and results.json."""
     settings = config.eval
     rows = pick_rows(read_rows(rundir, "test")[0], settings.rows)
+    if len(set(rows.doc_ids)) < 2:
+        raise DataError(
+            "too few held-out documents: floors and intervals need others beside each",
+            found=f"{len(set(rows.doc_ids))} in the test part",
+            do="use more documents, or a larger split.test",
+        )
     pair = rundir.need("pair")
     mean = read_mean(pair / "ar")
     subject = load_subject(config.subject)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nlakit.config import LoraConfig
+from nlakit.core.batches import batches_by_length
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.prompts import check_suffix, encode
 from nlakit.errors import ContractError
@@ -73,22 +74,13 @@ class Reconstructor(nn.Module):
 
     @torch.no_grad()
     def reconstruct(
-        self, texts: Sequence[str], *, tokens_per_batch: int = 4096, max_tokens: int = 256
+        self, texts: Sequence[str], *, tokens_per_batch: int = 2048, max_tokens: int = 256
     ) -> NDArray[np.float32]:
         """Reconstructions `(n, d)` of n explanations, in their order."""
         rows = [self.encode(text, max_tokens) for text in texts]
         made = np.zeros((len(rows), self.contract.d_model), dtype=np.float32)
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-        start = 0
-        while start < len(order):
-            end = start + 1
-            while end < len(order) and (end - start + 1) * len(rows[order[end]]) <= max(
-                tokens_per_batch, len(rows[order[end]])
-            ):
-                end += 1
-            picked = order[start:end]
+        for picked in batches_by_length([len(row) for row in rows], tokens_per_batch):
             made[picked] = self([rows[row] for row in picked]).cpu().numpy()
-            start = end
         return made
 
     def save(self, folder: Path, head_dtype: torch.dtype = torch.bfloat16) -> None:

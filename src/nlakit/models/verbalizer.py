@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nlakit.config import LoraConfig
+from nlakit.core.batches import batches_by_length
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.injection import inject, marker_rows
 from nlakit.core.prompts import encode
@@ -135,16 +136,17 @@ class Verbalizer(nn.Module):
         texts: Sequence[str],
         *,
         max_tokens: int = 256,
-        batch: int = 16,
+        tokens_per_batch: int = 2048,
     ) -> NDArray[np.float64]:
         """Mean −log p a token of each explanation given its injected vector: `(n,)` nats."""
         responses = [self.response_ids(text, max_tokens) for text in texts]
-        means: list[float] = []
-        for start in range(0, len(responses), batch):
-            chunk = responses[start : start + batch]
-            losses = self.nll(injected[start : start + batch], chunk)
-            means += [float(part.mean()) for part in losses.split([len(row) for row in chunk])]
-        return np.array(means)
+        lengths = [len(self.prompt) + len(response) for response in responses]
+        means = np.zeros(len(texts))
+        for picked in batches_by_length(lengths, tokens_per_batch):
+            chunk = [responses[row] for row in picked]
+            losses = self.nll(injected[picked], chunk)
+            means[picked] = [float(p.mean()) for p in losses.split([len(row) for row in chunk])]
+        return means
 
     @torch.no_grad()
     def explain(

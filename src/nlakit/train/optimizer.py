@@ -54,7 +54,8 @@ class MasterAdamW:
         scale: LossScale | None = None,
     ) -> None:
         self.parameters = list(parameters)
-        self.masters = [p.detach().float().clone() for p in self.parameters]
+        # A float32 parameter is its own master: `float` copies none.
+        self.masters = [p.detach().float() for p in self.parameters]
         self.inner = _adamw(self.masters, weight_decay, bits)
         self.scale = scale or LossScale(on=False)
 
@@ -70,12 +71,13 @@ class MasterAdamW:
             parameter.grad = None
         norm = float(torch.nn.utils.clip_grad_norm_(self.masters, clip_norm))
         self.scale.update(math.isfinite(norm))
-        if not math.isfinite(norm):
-            return norm
-        for group in self.inner.param_groups:
-            group["lr"] = lr
-        self.inner.step()
-        self.write_back()
+        if math.isfinite(norm):
+            for group in self.inner.param_groups:
+                group["lr"] = lr
+            self.inner.step()
+            self.write_back()
+        for master in self.masters:  # the next batch needs the room
+            master.grad = None
         return norm
 
     @torch.no_grad()

@@ -1,0 +1,18 @@
+"""Which rows share a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+
+def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices of rows in batches of similar length, at most `budget` padded tokens each (or one
+    row that is longer)."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+        if batch and (len(batch) + 1) * lengths[index] > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
