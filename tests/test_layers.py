@@ -192,7 +192,7 @@ def noise_and_signal(noisy: int) -> tuple[Shared, dict[int, Any]]:
 
 
 @pytest.mark.parametrize("noisy", [0, 3, 4])
-def test_a_layer_of_noise_is_seen_and_never_recommended(
+def test_planted_mode_12_a_layer_of_noise_is_seen_and_never_recommended(
     noisy: int, toy_subject: Callable[..., Subject]
 ) -> None:
     from nlakit.core.layer_choice import recommend, warnings
