@@ -37,7 +37,7 @@ def run_stages(config: Path, run: Path, sets: list[str]) -> None:
 def peak_of(manifest: Manifest | None) -> float:
     """Bytes of a stage: of tensors on a CUDA device, or resident."""
     found = manifest.peak_bytes if manifest else {}
-    return found.get("allocated", found.get("resident", 0))
+    return found.get("allocated") or found.get("resident", 0)
 
 
 def lines_of(config: RunConfig, run: Path, predicted: dict[str, float], call: str) -> list[str]:

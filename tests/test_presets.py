@@ -11,14 +11,18 @@ from typer.testing import CliRunner
 from nlakit.cli import app
 from nlakit.config import load_config, parse_config
 from nlakit.errors import ConfigError
-from nlakit.presets import find_preset, presets
+from nlakit.presets import Preset, find_preset, presets
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "gemma4-e2b-4gb.yaml"
 
 
 @pytest.mark.parametrize("preset", presets(), ids=lambda one: one.model)
 @pytest.mark.parametrize("small_card", [False, True])
-def test_each_is_a_configuration(preset, small_card: bool) -> None:  # type: ignore[no-untyped-def]
+def test_each_is_a_configuration(preset: Preset, small_card: bool) -> None:
+    if small_card and preset.gigabytes[1] > 2.2:
+        with pytest.raises(ConfigError, match="does not fit a card of 4 GB"):
+            preset.settings(small_card)
+        return
     config = parse_config(preset.settings(small_card))
     assert config.subject.layer == 2 * preset.blocks // 3 < preset.blocks
     whole, small = preset.gigabytes
@@ -47,6 +51,9 @@ def test_the_example_is_the_cards_recipe() -> None:
         assert half.checkpoint_every == 50 and half.gradient_checkpointing
     assert config.ar.blocks == 24
     assert load_config(EXAMPLE, ["ar.blocks=18"]).ar.blocks == 18
+    preset = parse_config(find_preset("gemma-4-e2b").settings(small_card=True))
+    for section in ("subject", "activations", "ar", "av", "pair", "eval"):
+        assert getattr(preset, section) == getattr(config, section), section
 
 
 def test_the_command_lists_and_writes() -> None:

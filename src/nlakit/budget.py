@@ -75,10 +75,10 @@ def _block_of(block: Any, path: str, settings: Any, d_model: int) -> Block:
     linears = {name: module for name, module in block.named_modules() if _is_linear(module)}
     adapted = {n: _widths(m) for n, m in linears.items() if re.fullmatch(TARGETS, f"{path}.{n}")}
     mlp = [pair for name, pair in adapted.items() if ".mlp." in f".{name}"]
-    inner = mlp[-1][0]  # the last projection leads back
+    inner = mlp[-1][0] if mlp else 0  # the last projection leads back
     up = sum(outside for _, outside in mlp[:-1])
     attention = [pair for name, pair in adapted.items() if ".mlp." not in f".{name}"]
-    queries = attention[-1][0]
+    queries = attention[-1][0] if attention else d_model
     keys = [pair[1] for name, pair in adapted.items() if name.endswith("k_proj")]
     fused = any(pair[1] >= 3 * queries for pair in attention)
     norms = [n for n, m in block.named_modules() if "norm" in type(m).__name__.lower()]

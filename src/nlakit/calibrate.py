@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,9 +25,8 @@ from nlakit.data.labels import requests_of
 from nlakit.data.offline import Background, OfflineLabeler
 from nlakit.errors import DataError
 from nlakit.models.decode import Decoding, decode
-from nlakit.models.lora import TARGETS
 from nlakit.models.reconstructor import Reconstructor
-from nlakit.models.subject import blocks_of, decoder_of, load_subject
+from nlakit.models.subject import load_subject
 from nlakit.parquet import matrix, write_table
 from nlakit.rows import TableRows
 from nlakit.train import ar, av
@@ -83,20 +81,15 @@ def rank_of(settings: TrainConfig) -> int:
 
 def shape_of(model: Any) -> Shape:
     """The numbers of a causal LM that has no adapters."""
-    decoder, settings = decoder_of(model), model.config.get_text_config()
-    blocks = blocks_of(decoder)
-    heads = settings.num_attention_heads
-    width = getattr(settings, "head_dim", None) or settings.hidden_size // heads
-    modules: list[tuple[str, Any]] = list(decoder.named_modules())
-    adapted = [module.weight.shape for name, module in modules if re.fullmatch(TARGETS, name)]
-    vocabulary, d_model = model.get_output_embeddings().weight.shape
+    found = model_of(model)
+    blocks = len(found.blocks)
     return Shape(
-        block_weights=sum(p.numel() for p in blocks.parameters() if p.ndim > 1) // len(blocks),
-        blocks=len(blocks),
-        d_attention=heads * width,
-        d_model=d_model,
-        vocabulary=vocabulary,
-        lora_unit=sum(map(sum, adapted)) // len(blocks),
+        block_weights=sum(sum(block.linears) for block in found.blocks) // blocks,
+        blocks=blocks,
+        d_attention=found.blocks[0].queries,
+        d_model=found.d_model,
+        vocabulary=found.vocabulary,
+        lora_unit=sum(block.lora_unit for block in found.blocks) // blocks,
     )
 
 

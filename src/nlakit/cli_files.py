@@ -51,7 +51,12 @@ def import_(
     from nlakit.data.foreign import are_tables, import_tables
 
     if are_tables(Path(source)):
-        lines = import_tables(Path(source), target, base_model, precision or "bfloat16")
+        pairs = {"--with": other, "--vectors": vectors, "--ar-blocks": ar_blocks}
+        if given := [name for name, value in pairs.items() if value is not None]:
+            raise ConfigError(
+                "an option for pairs was given for tables", found=given, do="leave it out"
+            )
+        lines = import_tables(Path(source), target, base_model, precision, device)
     else:
         from nlakit.models.foreign.convert import import_pair
         from nlakit.tabular import read_vectors

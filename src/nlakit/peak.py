@@ -23,8 +23,8 @@ def _cuda() -> Any:
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[dict[str, int]]:
-    """Peaks inside the body in bytes, filled in at its end: `resident` of this process, and of a
-    CUDA device `allocated` (tensors) and `reserved` (what the allocator took for them).
+    """Peaks inside the body in bytes, filled in at its end: `resident` of this process, and of all
+    CUDA devices `allocated` (tensors) and `reserved` (what the allocator took for them).
 
     Resident memory starts at what the process holds already: leftovers of earlier work, if any,
     count. It is sampled every 10 ms.
@@ -32,7 +32,8 @@ def peak_memory() -> Iterator[dict[str, int]]:
     process, stop, found = psutil.Process(), threading.Event(), {}
     peak = [process.memory_info().rss]
     if cuda := _cuda():
-        cuda.reset_peak_memory_stats()
+        for device in range(cuda.device_count()):
+            cuda.reset_peak_memory_stats(device)
 
     def watch() -> None:
         while not stop.wait(INTERVAL):
@@ -47,5 +48,6 @@ def peak_memory() -> Iterator[dict[str, int]]:
         watcher.join()
         found["resident"] = max(peak[0], process.memory_info().rss)
         if cuda := _cuda():
-            found["allocated"] = cuda.max_memory_allocated()
-            found["reserved"] = cuda.max_memory_reserved()
+            devices = range(cuda.device_count())
+            found["allocated"] = sum(cuda.max_memory_allocated(device) for device in devices)
+            found["reserved"] = sum(cuda.max_memory_reserved(device) for device in devices)

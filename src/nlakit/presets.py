@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 
+from nlakit.core.layer_choice import two_thirds
 from nlakit.errors import ConfigError
 
 NF4_BYTES = 0.516  # half a byte, and scales of blocks of 64 that are quantised themselves
+SMALL_CARD_GIB = 2.2  # of weights; adapters, optimizer and batches need the rest
 LARGE = 3.0  # billions of parameters from which a preset quantises
 
 # The settings of the Gemma-4-E2B card: its adapters, optimizer, batches, lengths and schedule.
@@ -40,8 +42,7 @@ class Preset:
 
     @property
     def layer(self) -> int:
-        """K: two thirds of the depth."""
-        return 2 * self.blocks // 3
+        return two_thirds(self.blocks)
 
     @property
     def gigabytes(self) -> tuple[float, float]:
@@ -53,7 +54,14 @@ class Preset:
         return whole / 2**30, (2 * table + NF4_BYTES * blocks) / 2**30
 
     def settings(self, small_card: bool) -> dict[str, Any]:
-        """Settings of a run; `small_card` adds the recipe for a card of 4 GB."""
+        """Settings of a run; `small_card` adds the recipe for a card of 4 GB. Raises ConfigError if
+        the weights alone do not fit there."""
+        if small_card and self.gigabytes[1] > SMALL_CARD_GIB:
+            raise ConfigError(
+                f"{self.model} does not fit a card of 4 GB",
+                found=f"{self.gigabytes[1]:.1f} GiB of weights in four bits",
+                do="leave out --small-card, or choose a smaller model",
+            )
         subject: dict[str, Any] = {"model": self.model, "layer": self.layer}
         if small_card or self.billions >= LARGE:
             subject["quantisation"] = "nf4"
@@ -67,7 +75,7 @@ class Preset:
         return {
             "name": f"{name}-4gb",
             "subject": subject,
-            "activations": {"tokens_per_batch": 512},
+            "activations": {"tokens_per_batch": 512, "max_tokens": 512},
             "ar": half | {"blocks": self.layer + 1},
             "av": half,
             "pair": {"phases": [{"steps": 60, "lr": 3e-5}], "generate_batch": 8} | SMALL_CARD,

@@ -127,6 +127,13 @@ def _run_body(
         )
         atomic_write(folder / "manifest.json", manifest.model_dump_json(indent=1) + "\n")
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; a stage may run without torch
+            raise RunError(
+                f"the device has no room for stage {name}",
+                found=str(error).split(". ")[0],
+                do="lower batch_rows (raise accumulation), switch gradient_checkpointing on, use "
+                "subject.quantisation: nf4; `nlakit plan` predicts each stage",
+            ) from error
         if not _disk_full(error, folder):
             raise
         raise RunError(

@@ -130,7 +130,7 @@ def build(values: dict[int, float], name: str = "content gain", spread: float = 
 
 
 def test_two_thirds_of_the_depth() -> None:
-    assert [two_thirds(blocks) for blocks in (1, 2, 4, 18, 28, 35)] == [0, 1, 3, 12, 19, 23]
+    assert [two_thirds(blocks) for blocks in (1, 2, 4, 18, 28, 35)] == [0, 1, 2, 12, 18, 23]
 
 
 def test_runs_of_layers_are_listed_short() -> None:

@@ -11,10 +11,12 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from nlakit.cli_files import import_
 from nlakit.core.contract import read_contract, table_sidecar
+from nlakit.data import foreign
 from nlakit.data.foreign import export_tables, import_tables
 from nlakit.data.tables import MEAN_FILE, shape
-from nlakit.errors import DataError
+from nlakit.errors import ConfigError, DataError
 from nlakit.models.lora import read_tensors
 from nlakit.parquet import matrix, read_table, vector_array, write_table
 from nlakit.rundir import RunDir
@@ -110,6 +112,11 @@ def rows_without_text(table: pa.Table) -> pa.Table:
     )
 
 
+def null_text(table: pa.Table) -> pa.Table:
+    texts = pa.array([None, "one"], pa.string())
+    return table.drop_columns(["api_explanation"]).append_column("api_explanation", texts)
+
+
 def other_document(table: pa.Table) -> pa.Table:
     return table.drop_columns(["doc_id"]).append_column("doc_id", pa.array(["ar", "ar"]))
 
@@ -118,6 +125,7 @@ def other_document(table: pa.Table) -> pa.Table:
     ("change", "says"),
     [
         (rows_without_text, "2 of 2 whose response"),
+        (null_text, "1 of 2 whose api_explanation is null"),
         (other_document, "a document lies in two tables.*ar in ar and av"),
         (lambda table: table.drop_columns(["doc_id"]), "no column doc_id"),
     ],
@@ -130,3 +138,61 @@ def test_bad_tables_are_refused(
     write_table(file, change(read_table(file)))
     with pytest.raises(DataError, match=says):
         import_tables(tmp_path / "out", tmp_path / "back", None, "float32")
+    assert not (tmp_path / "back").exists()
+
+
+def test_rl_rows_need_no_explanation(run: Path, tmp_path: Path) -> None:
+    export_tables(run, tmp_path / "out")
+    file = tmp_path / "out" / "rl.parquet"
+    write_table(file, null_text(read_table(file)))
+    import_tables(tmp_path / "out", tmp_path / "back", None, None)
+    made = read_table(tmp_path / "back" / "rl.parquet")
+    assert made["api_explanation"].to_pylist() == ["", "one"]
+    # The precision is the recorded one.
+    contract = read_contract(table_sidecar(tmp_path / "back" / "rl.parquet"))
+    assert contract.nlakit.subject_precision == "float32"
+
+
+def test_two_files_of_one_part_are_refused(run: Path, tmp_path: Path) -> None:
+    export_tables(run, tmp_path / "out")
+    first, second = tmp_path / "out" / "av_sft.parquet", tmp_path / "out" / "av_sft_2.parquet"
+    second.write_bytes(first.read_bytes())
+    table_sidecar(second).write_bytes(table_sidecar(first).read_bytes())
+    with pytest.raises(DataError, match=r"av_sft\.parquet and av_sft_2\.parquet"):
+        import_tables(tmp_path / "out", tmp_path / "back", None, None)
+
+
+def test_a_sidecar_without_tokens_takes_the_other_tables(run: Path, tmp_path: Path) -> None:
+    export_tables(run, tmp_path / "out")
+    sidecar = table_sidecar(tmp_path / "out" / "ar_sft.parquet")
+    data = yaml.safe_load(sidecar.read_text(encoding="utf-8"))
+    del data["tokens"]
+    sidecar.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
+    import_tables(tmp_path / "out", tmp_path / "back", None, None)
+    made = [read_contract(table_sidecar(tmp_path / "back" / f"{p}.parquet")) for p in ("av", "ar")]
+    assert made[0].tokens == made[1].tokens and made[1].tokens.injection_char == "㊗"
+
+
+def test_options_for_tables(run: Path, tmp_path: Path) -> None:
+    out, back = tmp_path / "out", tmp_path / "back"
+    export_tables(run, out)
+    with pytest.raises(ConfigError, match="unknown --precision; found: fp8"):
+        import_tables(out, back, None, "fp8")
+    options: list[dict[str, Any]] = [{"other": "x"}, {"vectors": Path("x")}, {"ar_blocks": 2}]
+    for option in options:
+        with pytest.raises(ConfigError, match="an option for pairs"):
+            import_(str(out), back, **option)
+    assert not back.exists()
+
+
+def test_nothing_half_written_stays(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError("disk full")
+
+    export_tables(run, tmp_path / "out")
+    monkeypatch.setattr(foreign, "save_file", full)
+    with pytest.raises(OSError, match="disk full"):
+        import_tables(tmp_path / "out", tmp_path / "back", None, None)
+    assert not (tmp_path / "back").exists()

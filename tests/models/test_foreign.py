@@ -12,13 +12,14 @@ import torch
 import typer
 import yaml
 from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from nlakit import cli_files
 from nlakit.core.metrics import cosine
 from nlakit.core.prompts import encode
-from nlakit.errors import ContractError, DataError, ModelError
+from nlakit.errors import ConfigError, ContractError, DataError, ModelError
 from nlakit.models.foreign.convert import export_pair, import_pair
 from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
@@ -316,6 +317,117 @@ def test_a_hub_id(
     assert NLA.load("someone/nla-av", device="cpu").av is not None
 
 
+def test_a_broken_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors of the network library come through the hub's client as they are."""
+
+    def broken(*args: Any, **options: Any) -> None:
+        raise HfHubHTTPError.__bases__[0]("peer closed the connection")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
+    with pytest.raises(ContractError, match="had from the hub; found: peer closed"):
+        NLA.load("someone/nla-av", device="cpu")
+
+
+def test_no_half_imported_pair_stays(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Reconstructor, "save", full)
+    with pytest.raises(OSError, match="disk full"):
+        import_pair([reference], tmp_path / "ours", device="cpu")
+    assert not (tmp_path / "ours").exists()
+
+
+def without_marker(data: dict[str, Any]) -> None:
+    del data["tokens"]
+
+
+def without_av(data: dict[str, Any]) -> None:
+    del data["tokens"], data["prompt_templates"]["av"]
+
+
+@pytest.mark.parametrize("change", [without_marker, without_av])
+@pytest.mark.parametrize("form", ["reference", "card"])
+def test_an_ar_whose_sidecar_is_silent_about_the_av(
+    request: pytest.FixtureRequest, tmp_path: Path, form: str, change: Any
+) -> None:
+    """It reads, is imported as ours, and goes out again, without an AV template."""
+    options: dict[str, Any] = {"device": "cpu", "precision": "float32"}
+    folder = request.getfixturevalue(form) / "ar"
+    known = NLA.load(folder, **options).reconstruct(TEXTS)
+    edit(folder / "nla_meta.yaml", change)
+    assert np.array_equal(NLA.load(folder, **options).reconstruct(TEXTS), known)
+    import_pair([folder], tmp_path / "ours", **options)
+    again = NLA.load(tmp_path / "ours", device="cpu")
+    assert again.contract.prompt_templates.av == ""
+    assert np.allclose(again.reconstruct(TEXTS), known, atol=1e-5)
+    export_pair(again, tmp_path / "theirs", "kitft" if form == "reference" else "peft")
+    assert np.allclose(
+        NLA.load(tmp_path / "theirs", **options).reconstruct(TEXTS), known, atol=1e-5
+    )
+
+
+def test_a_head_beside_the_embeddings(
+    toy_subject: Any, vectors: np.ndarray, tmp_path: Path
+) -> None:
+    """Of a tied subject: the same table stored twice is read, another is refused."""
+    made = pair(toy_subject, "gemma3", full=True)
+    export_pair(made, tmp_path / "out", "kitft")
+    assert made.av is not None
+    file = tmp_path / "out" / "av" / "model.safetensors"
+    state = load_file(file)
+    assert "lm_head.weight" not in state
+    head = state["model.embed_tokens.weight"].clone()
+    save_file(state | {"lm_head.weight": head}, file)
+    again = NLA.load(tmp_path / "out" / "av", device="cpu").av
+    assert again is not None and again.explain(vectors) == made.av.explain(vectors)
+    head[3, 3] += 1
+    save_file(state | {"lm_head.weight": head}, file)
+    with pytest.raises(ContractError, match="head of its own"):
+        NLA.load(tmp_path / "out" / "av", device="cpu")
+
+
+def test_an_ar_of_unsaid_depth(card: Path) -> None:
+    """Adapters on every block, K not the last, and a sidecar that does not say the depth."""
+    file = card / "ar" / "adapter_model.safetensors"
+    state = load_file(file)
+    for name, tensor in list(state.items()):
+        for deeper in ("2", "3") if ".layers.1." in name else ():
+            state[name.replace(".layers.1.", f".layers.{deeper}.")] = tensor + 1
+    save_file(state, file)
+    edit(card / "ar" / "nla_meta.yaml", lambda data: data.pop("ar"))
+    with pytest.raises(ContractError, match="say --ar-blocks"):
+        NLA.load(card / "ar", device="cpu", precision="float32")
+    for depth in (2, 4):
+        nla = NLA.load(card / "ar", device="cpu", precision="float32", ar_blocks=depth)
+        assert nla.contract.ar_blocks == depth
+
+
+def test_a_half_alpha_is_kept(card: Path, tmp_path: Path) -> None:
+    """alpha / r scales the adapters: 8.5 is not 8, also after an import."""
+    file = card / "ar" / "adapter_config.json"
+    options: dict[str, Any] = {"device": "cpu", "precision": "float32"}
+    known = NLA.load(card / "ar", **options).reconstruct(TEXTS)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"lora_alpha": 8.5}))
+    made = NLA.load(card / "ar", **options).reconstruct(TEXTS)
+    assert not np.allclose(made, known, atol=1e-4)
+    import_pair([card / "ar"], tmp_path / "ours", **options)
+    again = NLA.load(tmp_path / "ours", device="cpu").reconstruct(TEXTS)
+    assert np.allclose(again, made, atol=1e-5)
+
+
+def test_options_are_blamed_for_themselves(reference: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown --precision; found: fp8"):
+        NLA.load(reference, device="cpu", precision="fp8")
+    base = NLA.load(reference, device="cpu").contract.extraction.base_model
+    edit(reference / "av" / "nla_meta.yaml", lambda d: d["extraction"].update(base_model="x/y"))
+    with pytest.raises(ContractError, match="differ in their subject"):
+        NLA.load(reference, device="cpu")
+    assert NLA.load(reference, device="cpu", base_model=base).av is not None
+
+
 def test_commands(reference: Path, vectors: np.ndarray, tmp_path: Path) -> None:
     app = typer.Typer()
     cli_files.register(app)
@@ -337,6 +449,15 @@ class Bomb:
         return (print, ("boom",))
 
 
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "dora": {"use_dora": True},
+    "pissa": {"init_lora_weights": "pissa_niter_4"},
+    "alora": {"alora_invocation_tokens": [5]},
+}
+CAPITALS = "The <concept>{injection_char}</concept>"
+SCALES = {"scale 0": 0, "scale inf": float("inf"), "scale nan": float("nan"), "scale -1": -1.0}
+
+
 def damage(reference: Path, card: Path, what: str) -> Path:
     """Spoil a copy of a pair in one way; the folder to load."""
     ar, av = reference / "ar", reference / "av"
@@ -344,9 +465,12 @@ def damage(reference: Path, card: Path, what: str) -> Path:
     if what == "bomb":
         torch.save({"weight": Bomb()}, card / "ar" / "linear_head.pt")
         return card
-    if what == "dora":
+    if what == "text head":
+        (card / "ar" / "linear_head.pt").write_text("not a head")
+        return card
+    if what in ADAPTERS:
         file = card / "av" / "adapter_config.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"use_dora": True}))
+        file.write_text(json.dumps(json.loads(file.read_text()) | ADAPTERS[what]))
         return card
     if what == "vision":
         file = card / "av" / "adapter_model.safetensors"
@@ -399,6 +523,22 @@ def damage(reference: Path, card: Path, what: str) -> Path:
         data |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}
         (av / "evil.py").write_text("raise SystemExit('ran')", encoding="utf-8")
         file.write_text(json.dumps(data), encoding="utf-8")
+    elif what == "types":
+        file = av / "config.json"
+        data = json.loads(file.read_text(encoding="utf-8")) | {"hidden_size": "wide"}
+        file.write_text(json.dumps(data), encoding="utf-8")
+    elif what == "tokenizer file":
+        (av / "tokenizer.json").write_text("{}", encoding="utf-8")
+    elif what == "other ids":
+        file = av / "tokenizer.json"
+        data = json.loads(file.read_text(encoding="utf-8"))
+        data["normalizer"] = {"type": "Lowercase"}
+        file.write_text(json.dumps(data), encoding="utf-8")
+        edit(av / "nla_meta.yaml", lambda d: d["prompt_templates"].update(av=CAPITALS))
+    elif what == "chat":
+        (av / "chat_template.jinja").write_text("{% if %}", encoding="utf-8")
+    elif what in SCALES:
+        edit(av / "nla_meta.yaml", lambda d: d["extraction"].update(injection_scale=SCALES[what]))
     elif what == "no template":
         edit(av / "nla_meta.yaml", lambda data: data["prompt_templates"].pop("av"))
     else:
@@ -412,6 +552,14 @@ def damage(reference: Path, card: Path, what: str) -> Path:
     [
         ("bomb", "a pickle that would run code"),
         ("dora", "no plain LoRA.*use_dora"),
+        ("pissa", "no plain LoRA.*init_lora_weights pissa_niter_4"),
+        ("alora", "no plain LoRA.*alora_invocation_tokens"),
+        ("text head", "linear_head.pt is damaged"),
+        ("types", "cannot use.*config.json"),
+        ("tokenizer file", "cannot use the tokenizer"),
+        ("other ids", "makes other ids of a prompt"),
+        ("chat", "chat template of the foreign AV"),
+        *[(name, "extraction.injection_scale.*(greater than 0|finite)") for name in SCALES],
         ("vision", "more than the blocks"),
         ("missing block", r"missing, first layers\.0"),
         ("mean outside", r"leads out of the folder.*\.\./\.\./x"),

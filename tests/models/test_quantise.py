@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from nlakit.calibrate import shape_of
 from nlakit.config import SubjectConfig
 from nlakit.data.activations import Reader
-from nlakit.errors import ConfigError, DataError
+from nlakit.errors import ConfigError, DataError, ModelError
 from nlakit.models import quantise
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import (
@@ -20,6 +21,7 @@ from nlakit.models.subject import (
     blocks_of,
     decoder_of,
     load_subject,
+    pick_device,
     shared_copy,
     verify_family,
 )
@@ -128,6 +130,24 @@ def test_quantised_models_pass_the_check_of_unknown_families(
     nf4: Load, family: str, dtype: str
 ) -> None:
     verify_family(nf4(family, dtype).model)
+
+
+def test_four_bits_have_the_same_shape_to_count(nf4: Load, toy_subject: Any) -> None:
+    """Packed weights are (n / 2, 1) tensors; FLOPs are counted from the layers' widths."""
+    assert shape_of(nf4().model) == shape_of(toy_subject("gemma3", 1, "bfloat16").model)
+
+
+def test_a_checkpoint_that_is_stored_quantised_is_refused(nf4: Load, tmp_path: Path) -> None:
+    subject = nf4()
+    subject.model.save_pretrained(tmp_path)
+    subject.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="stored quantised"):
+        load_subject(SubjectConfig(model=str(tmp_path), layer=1, device="cpu"))
+
+
+def test_a_device_that_is_not_there_is_told() -> None:
+    with pytest.raises(ModelError, match="no such device here"):
+        pick_device("cuda:99")
 
 
 class Table(torch.nn.Module):

@@ -157,6 +157,17 @@ def test_an_evaluation_of_something_else_is_refused(tmp_path: Path, wrong: dict[
         card_of(toy_pair(tmp_path / "pair"), tmp_path / "there", results)
 
 
+@pytest.mark.parametrize(
+    ("foreign", "says"),
+    [({"accuracy": 0.9}, "accuracy"), ([0.9], "list"), ({"provenance": {}}, "provenance")],
+)
+def test_a_results_file_of_another_program(tmp_path: Path, foreign: Any, says: str) -> None:
+    pair, there = toy_pair(tmp_path / "pair"), tmp_path / "there"
+    with pytest.raises(DataError, match=f"no evaluation of nlakit.*{says}.*take results.json away"):
+        card_of(pair, there, foreign)
+    assert not there.exists()
+
+
 def test_a_card_of_ones_own_is_kept(tmp_path: Path) -> None:
     pair = toy_pair(tmp_path / "pair")
     (pair / "README.md").write_text("# mine\n", encoding="utf-8")

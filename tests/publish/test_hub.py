@@ -374,6 +374,73 @@ def test_links_out_of_a_folder(tmp_path: Path, hub: HubServer) -> None:
     assert set(contents(outside)) == {"private.json"}
 
 
+@pytest.mark.parametrize("name", ["NOTICE", "README.md", "report.html"])
+def test_links_beside_the_halves(tmp_path: Path, name: str) -> None:
+    pair, there = toy_pair(tmp_path / "pair"), tmp_path / "there"
+    (tmp_path / "private").write_text("{}", encoding="utf-8")
+    (pair / name).symlink_to(tmp_path / "private")
+    with pytest.raises(DataError, match=f"leaves its folder: '{name}'"):
+        push(str(pair), str(there), send=True)
+    assert not there.exists()
+    (pair / name).unlink()
+    (pair / "av" / "terms.md").write_text("{}", encoding="utf-8")
+    (pair / name).symlink_to(pair / "av" / "terms.md")  # a link that stays inside is fine
+    assert name in states(push(str(pair), str(there)))
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", f"t.jsonl.{FILE}", "README.md"])
+def test_links_beside_a_table(tmp_path: Path, name: str) -> None:
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    for own in ("t.jsonl", f"t.jsonl.{FILE}", "README.md"):
+        (rows / own).write_text("{}\n", encoding="utf-8")
+    (rows / name).rename(tmp_path / "private")
+    (rows / name).symlink_to(tmp_path / "private")
+    with pytest.raises(DataError, match="leaves its folder"):
+        push(str(rows / "t.jsonl"), str(tmp_path / "there"))
+
+
+def toy_training(run: Path, stage: str) -> Path:
+    """A run folder with one stage that has written a contract, metrics and a checkpoint."""
+    step = run / stage / "checkpoints" / "step-000003"
+    step.mkdir(parents=True)
+    contract("ar").write(run / stage / FILE)
+    (run / stage / "metrics.jsonl").write_text("{}\n", encoding="utf-8")
+    master = torch.ones(2)
+    saved = {"names": ["w"], "optimizer": {"masters": [master]}, "step": 3}
+    torch.save(saved, step / "state.pt")
+    (run / "config.yaml").write_text("{}\n", encoding="utf-8")
+    return run
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.yaml",
+        "06_ar/metrics.jsonl",
+        f"06_ar/{FILE}",
+        "06_ar/checkpoints/step-000003/state.pt",
+    ],
+)
+def test_links_in_a_trajectory(tmp_path: Path, name: str) -> None:
+    run, there = toy_training(tmp_path / "run", "06_ar"), tmp_path / "there"
+    assert "ar/step-000003/weights.safetensors" in states(
+        push(str(run), str(there), what="trajectory")
+    )
+    (run / name).rename(tmp_path / "private")
+    (run / name).symlink_to(tmp_path / "private")
+    with pytest.raises(DataError, match="leaves its folder"):
+        push(str(run), str(there), what="trajectory")
+
+
+def test_a_trajectory_needs_a_contract(tmp_path: Path) -> None:
+    run = toy_training(tmp_path / "run", "06_ar")
+    (run / "06_ar" / FILE).unlink()
+    for source in (run, run / "06_ar"):
+        with pytest.raises(ConfigError, match="has no contract yet"):
+            push(str(source), str(tmp_path / "there"), what="trajectory")
+
+
 SECRET = "sk-abcdefghij0123456789abcdefghij"
 
 
@@ -397,6 +464,30 @@ def test_keys_in_tables_are_found(tmp_path: Path) -> None:
     write_table(tmp_path / "rows" / "t.parquet", table)
     with pytest.raises(DataError, match="column text of t.parquet"):
         push(str(tmp_path / "rows"), str(tmp_path / "there"))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.large_string(),
+        pa.string_view(),
+        pa.dictionary(pa.int32(), pa.string()),
+        pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+        pa.map_(pa.string(), pa.list_(pa.large_string())),
+    ],
+    ids=str,
+)
+def test_keys_in_any_kind_of_text_column(tmp_path: Path, kind: pa.DataType) -> None:
+    (tmp_path / "README.md").write_text("# rows\n", encoding="utf-8")
+    value: Any = f"key:\n{SECRET}"
+    if pa.types.is_map(kind):
+        value = [("a", [value])]
+    elif pa.types.is_list(kind):
+        value = [{"role": "user", "content": value}]
+    table = pa.table({"n": [1, 2], "prompt": pa.array([None, value], kind)})
+    write_table(tmp_path / "t.parquet", table)
+    with pytest.raises(DataError, match="column prompt of t.parquet"):
+        push(str(tmp_path), str(tmp_path / "there"))
 
 
 def test_words_that_look_like_keys_are_sent(tmp_path: Path) -> None:

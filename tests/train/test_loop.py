@@ -197,3 +197,14 @@ def test_eight_bit_states_resume_exactly(tmp_path: Path) -> None:
     assert torch.equal(whole.parameters[0], rest.parameters[0])
     states = whole.inner.state[whole.masters[0]]
     assert states["state1"].dtype == torch.uint8
+
+
+class Numbered(LineTask):
+    def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+        return super().loss(rows)[0], {"call": float(self.calls)}
+
+
+def test_what_is_logged_is_the_mean_over_the_micro_batches(tmp_path: Path) -> None:
+    trainer = Trainer(Numbered(), build_config(accumulation=4), tmp_path, 0)
+    trainer.run("t")
+    assert [record["call"] for record in trainer.records[:2]] == [2.5, 6.5]

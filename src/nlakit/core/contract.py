@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -26,6 +26,7 @@ from nlakit.errors import ContractError
 
 FILE = "nla_meta.yaml"
 FOREIGN = {"actor": "av", "critic": "ar"}
+Norm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Part(BaseModel):
@@ -38,8 +39,8 @@ class Extraction(Part):
     base_model: str
     layer_index: int = Field(ge=0)
     norm: str = "none"
-    injection_scale: float | Literal["sqrt_d_model"] | None = "sqrt_d_model"
-    mse_scale: float | Literal["sqrt_d_model"] | None = "sqrt_d_model"
+    injection_scale: Norm | Literal["sqrt_d_model"] | None = "sqrt_d_model"
+    mse_scale: Norm | Literal["sqrt_d_model"] | None = "sqrt_d_model"
 
     @field_validator("injection_scale", "mse_scale", mode="before")
     @classmethod
@@ -88,7 +89,10 @@ class Provenance(Part):
     ar_blocks: int | None = None
     av_open: str = ""
     av_close: str = ""
-    centred_scale: float | None = None
+    centred_scale: Norm | None = None
+    ple_on_cpu: bool = False
+    revision: str | None = None
+    max_tokens: int = 256
     max_new_tokens: int = 96
     no_repeat_ngram: int = 0
     embedding_norm: float | None = None

@@ -59,7 +59,7 @@ class Compared:
 
 def two_thirds(blocks: int) -> int:
     """The block at two thirds of the depth."""
-    return min(round(2 * blocks / 3), blocks - 1)
+    return 2 * blocks // 3
 
 
 def warnings(measures: Sequence[Compared]) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def marker_neighbours(tokenizer: Any, template: str, marker: str) -> tuple[int, 
     alone = encode(tokenizer, marker, special=False)
     # Llama's and Mistral's first tokenizers put a space before every text. A normaliser may make
     # the marker another, common character: the round trip tells.
-    if tokenizer.decode(alone[-1:]) != marker or tokenizer.decode(alone[:-1]).strip():
+    if not marker or tokenizer.decode(alone[-1:]) != marker or tokenizer.decode(alone[:-1]).strip():
         raise ContractError(
             f"the marker {marker!r} is not one token of this tokenizer",
             found=f"ids {alone}",

@@ -16,13 +16,13 @@ import pyarrow as pa
 import yaml
 from safetensors.numpy import save_file
 
-from nlakit.config import SubjectConfig, precision_settings
-from nlakit.core.contract import FILE, Contract, read_contract, table_sidecar
+from nlakit.core.contract import FILE, Contract, Tokens, read_contract, table_sidecar
 from nlakit.core.metrics import baseline, mean_unit
 from nlakit.data.tables import MEAN_FILE, measured_norms
 from nlakit.errors import DataError
-from nlakit.models.foreign.convert import check_new
+from nlakit.models.foreign.convert import check_new, removed_on_error
 from nlakit.models.foreign.sidecar import CLOSE, OPEN, completed, escaped, unescaped
+from nlakit.models.nla import subject_of
 from nlakit.models.subject import Subject, load_subject
 from nlakit.parquet import VECTOR, matrix, read_table, write_table
 from nlakit.rundir import RunDir, file_sha256
@@ -93,25 +93,30 @@ def _their_sidecar(contract: Contract, name: str, template: str, rows: int) -> d
     return {"stage": name, "row_count": rows, **data}
 
 
-def import_tables(source: Path, target: Path, base_model: str | None, precision: str) -> list[str]:
+def import_tables(
+    source: Path,
+    target: Path,
+    base_model: str | None,
+    precision: str | None,
+    device: str = "auto",
+) -> list[str]:
     """Store tables of the reference as ours: av, ar, rl and test.parquet with sidecars, ū and the
-    norms, as a run's tables folder holds them.
+    norms, as a run's tables folder holds them. base_model and precision are as recorded if None.
 
-    Raises DataError if explanations are missing or a document lies in two tables, ContractError
-    if sidecar and tokenizer disagree.
+    Raises DataError if explanations are missing, a part lies in two files or a document in two
+    tables, ContractError if sidecar and tokenizer disagree, ConfigError for an unknown precision.
     """
     check_new(target)
-    files = [source] if source.suffix == ".parquet" else sorted(source.glob("*.parquet"))
-    found = {_part_of(file): file for file in files if table_sidecar(file).exists()}
+    found = _files_of(source)
     contracts = {part: read_contract(table_sidecar(file)) for part, file in found.items()}
     first = next(iter(contracts.values()))
     templates = {
         name: next((t for c in contracts.values() if (t := getattr(c.prompt_templates, name))), "")
         for name in ("av", "ar")
     }
-    chosen = {"model": base_model or first.extraction.base_model, "layer": first.layer}
-    settings = SubjectConfig.model_validate(chosen | precision_settings(precision))
-    subject = load_subject(settings)
+    tokens = {n: v for c in reversed(contracts.values()) for n, v in _set_tokens(c).items()}
+    recorded = first.nlakit.subject_precision
+    subject = load_subject(subject_of(first, recorded, base_model, precision, device))
     tables = {p: _our_table(read_table(f), p, templates["ar"], f) for p, f in found.items()}
     _check_documents(tables)
     train = np.concatenate([matrix(t) for p, t in tables.items() if p != "test"] or [np.empty(0)])
@@ -122,9 +127,8 @@ def import_tables(source: Path, target: Path, base_model: str | None, precision:
     first.check_width(train.shape[1], "the activations")
     mean = mean_unit(train)
     norms = measured_norms(train, subject)
-    said = []
-    for part, table in tables.items():
-        contract = _our_contract(contracts[part], templates, subject, part)
+    made = {p: _our_contract(c, templates, tokens, subject, p) for p, c in contracts.items()}
+    for contract in made.values():
         record = contract.nlakit
         record.baseline, record.mean_unit_file = baseline(train, mean), MEAN_FILE
         record.baseline_source = f"{len(train)} rows of {source.name}"
@@ -133,15 +137,41 @@ def import_tables(source: Path, target: Path, base_model: str | None, precision:
         )  # fmt: skip
         record.subject_precision = subject.config.precision
         contract.extraction.base_model = subject.config.model
-        file = target / f"{part}.parquet"
-        write_table(file, table)
-        record.data_sha256 = file_sha256(file)
-        contract.write(table_sidecar(file))
-        said.append(f"{table.num_rows} rows in {file}")
-    save_file({"mean_unit": mean.astype(np.float32)}, target / MEAN_FILE)
-    text = json.dumps(norms, indent=1) + "\n"
-    (target / "norms.json").write_text(text, encoding="utf-8")
+    with removed_on_error(target):
+        said = [_store(table, made[part], target, part) for part, table in tables.items()]
+        save_file({"mean_unit": mean.astype(np.float32)}, target / MEAN_FILE)
+        text = json.dumps(norms, indent=1) + "\n"
+        (target / "norms.json").write_text(text, encoding="utf-8")
     return said
+
+
+def _store(table: pa.Table, contract: Contract, target: Path, part: str) -> str:
+    file = target / f"{part}.parquet"
+    write_table(file, table)
+    contract.nlakit.data_sha256 = file_sha256(file)
+    contract.write(table_sidecar(file))
+    return f"{table.num_rows} rows in {file}"
+
+
+def _files_of(source: Path) -> dict[str, Path]:
+    """The table of each part. DataError if two hold the same."""
+    found: dict[str, Path] = {}
+    for file in [source] if source.suffix == ".parquet" else sorted(source.glob("*.parquet")):
+        if (
+            table_sidecar(file).exists()
+            and (known := found.setdefault(_part_of(file), file)) != file
+        ):
+            raise DataError(
+                f"two files hold the table {NAMES[_part_of(file)]}",
+                found=f"{known.name} and {file.name}",
+                do="join them into one, or move one away",
+            )
+    return found
+
+
+def _set_tokens(contract: Contract) -> dict[str, Any]:
+    """What a sidecar says about tokens, less what it leaves out."""
+    return {n: v for n, v in contract.tokens.model_dump().items() if v not in ("", -1, [], None)}
 
 
 def _part_of(file: Path) -> str:
@@ -157,10 +187,15 @@ def _part_of(file: Path) -> str:
 
 
 def _our_contract(
-    contract: Contract, templates: dict[str, str], subject: Subject, part: str
+    contract: Contract,
+    templates: dict[str, str],
+    tokens: dict[str, Any],
+    subject: Subject,
+    part: str,
 ) -> Contract:
-    """A table's contract; both templates, wherever they came from."""
+    """A table's contract; both templates and all tokens, wherever they came from."""
     made = contract.model_copy(deep=True)
+    made.tokens = Tokens.model_validate(tokens | _set_tokens(contract))
     made.prompt_templates.av, made.prompt_templates.ar = templates["av"], templates["ar"]
     chat = bool(getattr(subject.tokenizer, "chat_template", None))
     role = "ar" if part == "ar" else "av"
@@ -198,7 +233,14 @@ def _our_table(table: pa.Table, part: str, ar_template: str, file: Path) -> pa.T
 def _explanations(table: pa.Table, part: str, ar_template: str, file: Path) -> list[str]:
     names = table.column_names
     if "api_explanation" in names:
-        return [text or "" for text in table["api_explanation"].to_pylist()]
+        texts = table["api_explanation"].to_pylist()
+        if part != "rl" and (missing := texts.count(None)):
+            raise DataError(
+                f"{file.name} holds rows without an explanation",
+                found=f"{missing} of {len(texts)} whose api_explanation is null",
+                do="leave these rows out",
+            )
+        return [text or "" for text in texts]  # RL rows need no label
     if part == "ar" and "{explanation}" in ar_template:
         before, after = map(re.escape, unescaped(ar_template).split("{explanation}"))
         pattern, column = re.compile(f"{before}(.*){after}", re.DOTALL), "prompt"

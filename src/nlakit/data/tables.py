@@ -145,6 +145,8 @@ def base_contract(
             config_hash=config_hash(config, ("subject", "tables", "activations", "seed")),
             subject_sha256=subject_sha256(subject),
             subject_precision=config.subject.precision,
+            ple_on_cpu=config.subject.ple_on_cpu,
+            revision=config.subject.revision,
             av_close=settings.av_close,
             embedding_norm=norms["embedding_mean"],
             activation_norm=norms["activation_mean"],

@@ -34,8 +34,9 @@ def add_lora(module: nn.Module, config: LoraConfig, seed: int) -> Any:
             found=type(module).__name__,
             do="nlakit adapts attention and MLP projections of decoder blocks",
         )
+    alpha: Any = int(config.alpha) if config.alpha.is_integer() else config.alpha
     settings = PeftLoraConfig(
-        r=config.r, lora_alpha=int(config.alpha), target_modules=TARGETS, lora_dropout=0.0
+        r=config.r, lora_alpha=alpha, target_modules=TARGETS, lora_dropout=0.0
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

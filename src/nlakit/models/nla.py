@@ -16,7 +16,7 @@ from nlakit.config import SubjectConfig, precision_settings
 from nlakit.core.contract import Contract, read_contract
 from nlakit.core.metrics import centred_cosine, cosine, fve_rows, mse_normalised
 from nlakit.core.prompts import encode
-from nlakit.errors import ContractError, DataError
+from nlakit.errors import ConfigError, ContractError, DataError
 from nlakit.models.foreign import kitft, peft_pair
 from nlakit.models.foreign.folders import find_halves, inside, kind_of
 from nlakit.models.lora import read_tensors
@@ -117,7 +117,8 @@ class NLA:
         base_model replaces the subject named in the contract (a moved folder, say); precision the
         recorded one (`float32`, `bfloat16`, `nf4+bfloat16`, ...); ar_blocks says how deep a
         foreign AR is where its files do not. Code that lies in a checkpoint is never run.
-        Raises ContractError if nothing usable lies there or the halves do not belong together.
+        Raises ContractError if nothing usable lies there or the halves do not belong together,
+        ConfigError for an unknown precision.
         """
         halves = find_halves(path)
         contracts = {role: read_contract(folder) for role, folder in halves.items()}
@@ -125,17 +126,13 @@ class NLA:
             contracts["ar"].nlakit.ar_blocks = ar_blocks
         one = next(iter(contracts.values()))
         for other in contracts.values():
-            _check_same(one, other)
+            _check_same(one, other, base_model)
         kinds = {role: kind_of(halves[role], contracts[role]) for role in halves}
         role = next(iter(halves))
         recorded = one.nlakit.subject_precision
         if kinds[role] == "kitft":
             recorded = kitft.precision_of(halves[role])
-        settings = precision_settings(precision or recorded)
-        base = base_model or one.extraction.base_model
-        subject = load_subject(
-            parse_subject({"model": base, "layer": one.layer, "device": device, **settings})
-        )
+        subject = load_subject(subject_of(one, recorded, base_model, precision, device))
         means = {role: _read_mean(halves[role], contracts[role]) for role in halves}
         made: dict[str, Any] = {}
         for role, folder in halves.items():
@@ -266,21 +263,43 @@ def resolve_positions(positions: Positions, tokens: int) -> list[int]:
     return found
 
 
-def parse_subject(settings: dict[str, Any]) -> SubjectConfig:
-    """The subject that a contract names; ContractError for settings that are none."""
+def subject_of(
+    contract: Contract, recorded: str, base_model: str | None, precision: str | None, device: str
+) -> SubjectConfig:
+    """The subject that a contract names, with what the caller asks for in the place of what is
+    recorded.
+
+    Raises ConfigError for an unknown precision, ContractError if the contract names no subject.
+    """
+    record = contract.nlakit
+    chosen = {
+        "model": base_model or contract.extraction.base_model,
+        "layer": contract.layer,
+        "revision": None if base_model else record.revision,
+        "ple_on_cpu": record.ple_on_cpu,
+    }
+    settings = precision_settings(precision or recorded) | {"device": device}
     try:
-        return SubjectConfig.model_validate(settings)
+        return SubjectConfig.model_validate(chosen | settings)
     except ValidationError as error:
         problem = error.errors()[0]
+        if precision and problem["loc"][0] in ("dtype", "quantisation"):
+            raise ConfigError(
+                "unknown --precision",
+                found=precision,
+                do="float32, bfloat16, float16, or nf4+ before one of these",
+            ) from error
         raise ContractError(
             "the contract names a subject that cannot be loaded",
             found=f"{'.'.join(map(str, problem['loc']))}: {problem['input']!r}",
         ) from error
 
 
-def _check_same(one: Contract, other: Contract) -> None:
+def _check_same(one: Contract, other: Contract, base_model: str | None) -> None:
+    """A subject that the caller names stands for the names that both halves record."""
+    bases = [base_model or half.extraction.base_model for half in (one, other)]
     for name, left, right in (
-        ("subject", one.extraction.base_model, other.extraction.base_model),
+        ("subject", *bases),
         ("layer", one.layer, other.layer),
         ("width", one.d_model, other.d_model),
     ):

@@ -9,6 +9,7 @@ from torch import nn
 
 from nlakit.config import SubjectConfig
 from nlakit.errors import ConfigError
+from nlakit.progress import say
 
 
 def check_installed(purpose: str) -> None:
@@ -44,6 +45,15 @@ def prepare(model: Any, config: SubjectConfig) -> None:
     """Make a freshly loaded model fit to be shared by several trees, trained and moved."""
     if config.quantisation:
         keep_layout(model)
+        fused = [name for name, p in model.named_parameters() if p.ndim == 3]
+        if fused and config.dtype == "float16":
+            raise ConfigError(
+                "experts stay in float16, and cannot take the float32 stream of a 4-bit model",
+                found=f"{len(fused)} fused weights, first {fused[0]}",
+                do="use subject.dtype: bfloat16",
+            )
+        if fused:
+            say(f"{len(fused)} fused expert weights stay in {config.dtype}: no 4-bit form of them")
         if config.dtype == "float16":
             widen_stream(model)
     if config.ple_on_cpu:

@@ -74,10 +74,11 @@ class Reconstructor(nn.Module):
 
     @torch.no_grad()
     def reconstruct(
-        self, texts: Sequence[str], *, tokens_per_batch: int = 2048, max_tokens: int = 256
+        self, texts: Sequence[str], *, tokens_per_batch: int = 2048, max_tokens: int | None = None
     ) -> NDArray[np.float32]:
         """Reconstructions `(n, d)` of n explanations, in their order."""
-        rows = [self.encode(text, max_tokens) for text in texts]
+        limit = max_tokens or self.contract.nlakit.max_tokens
+        rows = [self.encode(text, limit) for text in texts]
         made = np.zeros((len(rows), self.contract.d_model), dtype=np.float32)
         for picked in batches_by_length([len(row) for row in rows], tokens_per_batch):
             made[picked] = self([rows[row] for row in picked]).cpu().numpy()

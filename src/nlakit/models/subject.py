@@ -37,9 +37,13 @@ def pick_device(name: str) -> torch.device:
     """`auto` is CUDA, then Apple's GPU, then the CPU."""
     if name != "auto":
         try:
-            return torch.device(name)
-        except RuntimeError as error:
-            raise ModelError("unknown device", found=name, do="cpu, cuda, cuda:0 or mps") from error
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelError(
+                "no such device here", found=f"{name}: {error}", do="auto, cpu, cuda, cuda:0 or mps"
+            ) from error
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
@@ -141,6 +145,7 @@ def load_subject(config: SubjectConfig) -> Subject:
 
     Raises ModelError if it cannot be found, lacks weights, or has no block K.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     source = str(embedded_model()) if config.model in NAMES else config.model
@@ -149,10 +154,17 @@ def load_subject(config: SubjectConfig) -> Subject:
         options["revision"] = config.revision
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except Exception as error:  # the tokenizers library raises nothing more exact
+        raise ModelError(
+            f"cannot load the tokenizer of {config.model}",
+            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            do="give a local folder, a hub id, or gemma-3-270m (embedded)",
+        ) from error
+    try:
         model, info = load_causal_lm(
             source, getattr(torch, config.dtype), **loading_options(config), **options
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
         raise ModelError(
             f"cannot load the subject {config.model}",
             found=str(error).splitlines()[0] if str(error) else type(error).__name__,
@@ -160,6 +172,12 @@ def load_subject(config: SubjectConfig) -> Subject:
         ) from error
     check_weights(config.model, info)
     device = pick_device(config.device)
+    if getattr(model, "is_quantized", False) and config.quantisation is None:
+        raise ModelError(
+            f"{config.model} is stored quantised",
+            found=str(model.config.quantization_config.quant_method),
+            do="name the checkpoint in full precision and set subject.quantisation: nf4",
+        )
     prepare(model, config)
     model.to(device).eval().requires_grad_(False)
     if not is_tested(model):

@@ -135,11 +135,12 @@ class Verbalizer(nn.Module):
         injected: torch.Tensor,
         texts: Sequence[str],
         *,
-        max_tokens: int = 256,
+        max_tokens: int | None = None,
         tokens_per_batch: int = 2048,
     ) -> NDArray[np.float64]:
         """Mean −log p a token of each explanation given its injected vector: `(n,)` nats."""
-        responses = [self.response_ids(text, max_tokens) for text in texts]
+        limit = max_tokens or self.contract.nlakit.max_tokens
+        responses = [self.response_ids(text, limit) for text in texts]
         lengths = [len(self.prompt) + len(response) for response in responses]
         means = np.zeros(len(texts))
         for picked in batches_by_length(lengths, tokens_per_batch):

@@ -16,6 +16,7 @@ from nlakit.models.embedded import NAMES as EMBEDDED
 from nlakit.publish.parcel import STAGES, Parcel
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+SECTIONS = ("verdict", "rows", "scores", "gains", "provenance")  # of an evaluation
 TAGS = ["natural-language-autoencoder", "interpretability"]
 
 
@@ -24,7 +25,7 @@ def write_card(parcel: Parcel, name: str, origin: str | None, license: str | Non
 
     origin: what `nlakit pull` gets it from, None for a folder of this machine. The same parcel
     gives the same bytes. Without an evaluation the card says so and gives no score. Raises
-    DataError if the evaluation is of another subject or layer than the contract's.
+    DataError if results.json is no evaluation, or of another subject or layer than the contract's.
     """
     from nlakit.publish.report import MEASURES, NAMES, checks, condition_groups, num
 
@@ -49,7 +50,7 @@ def write_card(parcel: Parcel, name: str, origin: str | None, license: str | Non
         origin=origin,
         license=license,
         front=_front(parcel.what, contract, license, tables),
-        facts=_facts(parcel, contract),
+        facts=_facts(parcel, contract, results),
         tables=tables,
         stages=_stages(parcel),
         results=results,
@@ -61,8 +62,15 @@ def write_card(parcel: Parcel, name: str, origin: str | None, license: str | Non
     )
 
 
-def _check_same(results: Mapping[str, Any], contract: Contract) -> None:
-    evaluated = results["provenance"]["base_model"], results["provenance"]["layer"]
+def _check_same(results: Any, contract: Contract) -> None:
+    keys = list(results) if isinstance(results, dict) else []
+    if not all(key in keys and isinstance(results[key], dict) for key in SECTIONS):
+        raise DataError(
+            "results.json is no evaluation of nlakit",
+            found=", ".join(keys) or type(results).__name__,
+            do="evaluate this pair, or take results.json away",
+        )
+    evaluated = tuple(results["provenance"].get(key) for key in ("base_model", "layer"))
     recorded = contract.extraction.base_model, contract.layer
     if evaluated != recorded:
         raise DataError(
@@ -88,10 +96,12 @@ def _front(
     return front | {"pipeline_tag": "feature-extraction" if what == "ar" else "text-generation"}
 
 
-def _facts(parcel: Parcel, contract: Contract) -> list[tuple[str, str]]:
+def _facts(
+    parcel: Parcel, contract: Contract, results: Mapping[str, Any] | None
+) -> list[tuple[str, str]]:
     """What must be known to use or judge the files."""
     nla, layer = contract.nlakit, contract.layer
-    evaluated = (parcel.results or {}).get("provenance", {}).get("git_commit")
+    evaluated = results["provenance"].get("git_commit") if results else None
     versions = ", ".join(f"{k} {v}" for k, v in nla.versions.items())
     records = [found.nlakit for found in parcel.contracts.values()]
     trained_on = {record.role: record.data_sha256 for record in records if record.role != "table"}

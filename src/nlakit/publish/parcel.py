@@ -17,7 +17,7 @@ from markupsafe import escape
 from nlakit.core.contract import FILE, Contract, read_contract
 from nlakit.errors import ConfigError, ContractError, DataError, RunError
 from nlakit.models.embedded import NAMES as EMBEDDED
-from nlakit.publish.places import visible_files
+from nlakit.publish.places import inside, visible_files
 from nlakit.rundir import FOLDERS, RunDir
 
 What = Literal["pair", "av", "ar", "tables", "trajectory"]
@@ -149,16 +149,22 @@ def _evidence(root: Path) -> dict[str, Path]:
             found["results.json"] = run.folder("eval") / "results.json"
             if reported and reported.parents.get("eval") == evaluated.identity():
                 found["report.html"] = run.folder("report") / "report.html"
-    return {name: file for name, file in found.items() if file.is_file()}
+    return _present(root, found)
+
+
+def _present(root: Path, found: Mapping[str, Path]) -> dict[str, Path]:
+    """Those of some paths below a folder that are files; DataError for a link out of it."""
+    paths = {name: inside(root, file.relative_to(root).as_posix()) for name, file in found.items()}
+    return {name: path for name, path in paths.items() if path.is_file()}
 
 
 def _tables(root: Path) -> dict[str, Path]:
     """Tables with their sidecars: of a run, of a folder, or one file of exported labels."""
     if root.is_file():
         beside = [root, root.with_name(f"{root.name}.{FILE}"), root.with_name("README.md")]
-        found = {file.name: file for file in beside if file.is_file()}
+        found = _present(root.parent, {file.name: file for file in beside})
     elif (root / "run.json").exists():
-        found = {"config.yaml": root / "config.yaml"}
+        found = _present(root, {"config.yaml": root / "config.yaml"})
         tables = visible_files(RunDir(root).need("tables"))
         found |= {name: file for name, file in tables if name not in BOOKKEEPING}
     else:
@@ -181,7 +187,7 @@ def _tables(root: Path) -> dict[str, Path]:
 def _trajectory(root: Path, scratch: Path) -> dict[str, Path]:
     """Metrics, and the trainable weights of every kept checkpoint, by training stage."""
     stages = {f"{name}/": root / FOLDERS[name] for name in STAGES}
-    found = {"config.yaml": root / "config.yaml"}
+    found, states = {"config.yaml": root / "config.yaml"}, dict[str, Path]()
     for prefix, folder in {**stages, "": root}.items():
         if not (folder / "metrics.jsonl").exists():
             continue
@@ -189,12 +195,20 @@ def _trajectory(root: Path, scratch: Path) -> dict[str, Path]:
             for file in (*folder.glob(pattern), *folder.glob(f"a?/{pattern}")):
                 found[prefix + file.relative_to(folder).as_posix()] = file
         for state in sorted(folder.glob("checkpoints/step-*/state.pt")):
-            name = f"{prefix}{state.parent.name}/weights.safetensors"
-            found[name] = scratch / name
-            write_weights(state, scratch / name)
+            states[f"{prefix}{state.parent.name}/weights.safetensors"] = state
     if len(found) == 1:
         raise ConfigError(f"{root} holds no training", do="give a run, or its folder of a stage")
-    return {name: file for name, file in found.items() if file.is_file()}
+    found, states = _present(root, found), _present(root, states)
+    if not any(name.endswith(FILE) for name in found):
+        raise ConfigError(
+            f"{root} has no contract yet",
+            found="a stage that is still training",
+            do="send it when its first trained stage is finished",
+        )
+    for name, state in states.items():
+        found[name] = scratch / name
+        write_weights(state, scratch / name)
+    return found
 
 
 def write_weights(state: Path, target: Path) -> None:
@@ -339,7 +353,7 @@ def _check_safetensors(file: Path) -> None:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Texts of a file, with where they stand: its lines, or the string columns of a table."""
+    """Texts of a file, with where they stand: its lines, or the columns of a table with strings."""
     if file.suffix != ".parquet":
         with file.open("rb") as opened:
             for number, line in enumerate(opened, 1):
@@ -350,10 +364,20 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
 
     try:
         with pq.ParquetFile(file) as table:
-            names = [f.name for f in table.schema_arrow if pa.types.is_string(f.type)]
+            # A type is spelt with those inside it: list<element: struct<content: large_string>>.
+            names = [f.name for f in table.schema_arrow if "string" in str(f.type)]
             for batch in table.iter_batches(batch_size=1000, columns=names):
                 for name in names:
-                    text = "\n".join(value for value in batch[name].to_pylist() if value)
+                    text = "\n".join(_strings(batch[name].to_pylist()))
                     yield f"column {name}", text.encode()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} cannot be read", found=str(error).splitlines()[0]) from error
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings of a cell, however deep in lists, structs and maps."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)

@@ -114,6 +114,7 @@ def prepared_contract(contract: Contract, config: RunConfig) -> Contract:
     made = contract.model_copy(deep=True)
     made.kind = "nla_model"
     made.nlakit.role = "ar"
+    made.nlakit.max_tokens = config.ar.max_tokens
     made.nlakit.ar_blocks = config.ar.blocks or config.subject.layer + 1
     return made
 

@@ -81,6 +81,7 @@ def prepared_contract(contract: Contract, config: RunConfig) -> Contract:
     made.kind = "nla_model"
     made.extraction.injection_scale = scale
     record.role = "av"
+    record.max_tokens = settings.max_tokens
     record.centring = "mean_unit" if settings.centring else "none"
     return made
 

@@ -149,19 +149,22 @@ class Trainer:
     def _step(self, step: int, lengths: Sequence[int]) -> dict[str, Any]:
         config, world = self.config, self.accelerator.num_processes
         self.task.module.train()
-        losses, extras = [], {}
+        losses: list[float] = []
+        logged: list[dict[str, float]] = []
         for micro in range(config.accumulation):
             index = (step * config.accumulation + micro) * world + self.accelerator.process_index
             rows = batch_at(index, lengths, config.batch_rows, self.seed)
             loss, extras = self.task.loss(rows)
             self.accelerator.backward(loss * self.optimizer.scale.factor)
             losses.append(float(loss.detach()))
+            logged.append(extras)
         self._share_gradients()
         rate = learning_rate(config.phases, step)
         norm = self.optimizer.step(rate, config.clip_norm)
         skipped = not math.isfinite(norm)
         self.skipped += skipped
         mean = sum(losses) / len(losses)
+        extras = {name: sum(one[name] for one in logged) / len(logged) for name in logged[0]}
         record = {"step": step + 1, "loss": round(mean, 6), "lr": rate, "skipped": skipped}
         return record | {"grad_norm": norm if math.isfinite(norm) else None} | extras
 

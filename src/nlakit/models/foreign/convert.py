@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,26 +46,27 @@ def import_pair(
         mean = mean_unit(vectors)
         base, origin = baseline(vectors, mean), f"{len(vectors)} rows of {source_of_vectors}"
         norm = float(np.linalg.norm(vectors.astype(np.float64), axis=1).mean())
+    if vectors is not None and nla.av is not None and nla.av.contract.nlakit.centring != "none":
+        raise ContractError(
+            "a centred AV keeps the mean it was trained with", do="leave out --vectors"
+        )
     said = []
     for role, half in (("av", nla.av), ("ar", nla.ar)):
         if half is None:
             continue
         record = half.contract.nlakit
-        if role == "av" and record.centring != "none" and vectors is not None:
-            raise ContractError(
-                "a centred AV keeps the mean it was trained with", do="leave out --vectors"
-            )
         record.baseline, record.baseline_source, record.activation_norm = base, origin, norm
         record.mean_unit_file = None if mean is None else MEAN_FILE
         record.embedding_norm = nla.subject.embedding_norm()
         record.subject_precision = nla.subject.config.precision
         half.contract.extraction.base_model = nla.subject.config.model
-        if isinstance(half, Reconstructor):
-            half.save(target / role, head_dtype=torch.float32)
-        else:
-            half.save(target / role)
-        if mean is not None:
-            save_file({"mean_unit": np.asarray(mean, np.float32)}, target / role / MEAN_FILE)
+        with removed_on_error(target):
+            if isinstance(half, Reconstructor):
+                half.save(target / role, head_dtype=torch.float32)
+            else:
+                half.save(target / role)
+            if mean is not None:
+                save_file({"mean_unit": np.asarray(mean, np.float32)}, target / role / MEAN_FILE)
         said.append(f"{role.upper()} in {target / role}")
     if mean is None:
         said.append("no mean unit vector: FVE and centred cosine need --vectors")
@@ -87,15 +89,12 @@ def export_pair(nla: NLA, target: Path, form: Format, allow_centring: bool = Fal
             do="train with av.centring: false, or give --allow-centring: injection_scale is then "
             "left empty, so that the reference's code stops, and nlakit reads it as before",
         )
-    try:
+    with removed_on_error(target):
         return [
             _write(nla, role, half, target / role, form)
             for role, half in (("av", nla.av), ("ar", nla.ar))
             if half is not None
         ]
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
 
 
 def _write(
@@ -107,6 +106,16 @@ def _write(
     if nla.mean is not None:
         save_file({"mean_unit": np.asarray(nla.mean, np.float32)}, folder / MEAN_FILE)
     return f"{role.upper()} in {folder}, {dtype}"
+
+
+@contextmanager
+def removed_on_error(target: Path) -> Iterator[None]:
+    """Leave no half-filled `target` behind if the body fails."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
 
 
 def check_new(target: Path) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -74,16 +74,18 @@ def download(name: str) -> Path:
     Raises ContractError if the hub has no such repository or cannot be reached.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError
 
+    # The base class of all network errors comes from another library in each hub version.
+    network: Any = HfHubHTTPError.__bases__[0]
     try:
         # Named, since the library reads the variable once, when it is imported.
         endpoint = os.environ.get("HF_ENDPOINT")
         return Path(snapshot_download(name, allow_patterns=list(PATTERNS), endpoint=endpoint))
-    except (OSError, HFValidationError) as error:
+    except (OSError, ValueError, network) as error:
         raise ContractError(
             f"{name} is no local folder and cannot be had from the hub",
-            found=str(error).strip().splitlines()[0] if str(error) else type(error).__name__,
+            found=first_line(error),
             do="check the name and the network; gated repositories need `hf auth login`",
         ) from error
 
@@ -102,7 +104,9 @@ def role_of(folder: Path, contract: Contract) -> str:
 
 def kind_of(folder: Path, contract: Contract) -> Kind:
     """Whose format a half's folder is in. ContractError if no weights lie there."""
-    if "{marker}" in contract.prompt_templates.av and contract.nlakit.role in ROLES:
+    files = ("head.safetensors", "weights.safetensors")
+    own = "{marker}" in contract.prompt_templates.av or any((folder / f).exists() for f in files)
+    if own and contract.nlakit.role in ROLES:
         return "nlakit"
     if (folder / "adapter_config.json").exists():
         return "peft"
@@ -113,6 +117,11 @@ def kind_of(folder: Path, contract: Contract) -> Kind:
         found="neither config.json nor adapter_config.json",
         do="copy the whole folder",
     )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line; its kind if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
 from nlakit.core.contract import Contract
+from nlakit.core.prompts import encode
 from nlakit.errors import ContractError
 from nlakit.models.families import BUFFERS, NORM_NAMES
-from nlakit.models.foreign.folders import read_json, read_weights
+from nlakit.models.foreign.folders import first_line, read_json, read_weights
 from nlakit.models.foreign.sidecar import chat_template, completed, write_sidecar
 from nlakit.models.lora import check_tensors, read_tensors
 from nlakit.models.reconstructor import Reconstructor
@@ -42,9 +44,11 @@ def text_config(folder: Path) -> Any:
     read_json(folder / "config.json")
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
-    except (OSError, ValueError, KeyError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError
+    ) as error:  # fmt: skip
         raise ContractError(
-            f"cannot use {folder / 'config.json'}", found=str(error).strip().splitlines()[0]
+            f"cannot use {folder / 'config.json'}", found=first_line(error)
         ) from error
 
 
@@ -68,6 +72,8 @@ def read(
     tokenizer = own_tokenizer(folder, subject.tokenizer)
     chat = role == "av" and bool(getattr(tokenizer, "chat_template", None))
     done = completed(contract, folder, role, tokenizer, blocks, chat)
+    prompt = done.av_prompt() if role == "av" else done.ar_prompt("One text, 2 lines.\nOr more?")
+    _check_ids(prompt, tokenizer, subject.tokenizer, folder)
     _check_settings(config, subject, blocks, folder)
     tensors = decoder_tensors(read_weights(folder), subject, folder)
     if role == "av":
@@ -93,9 +99,9 @@ def own_tokenizer(folder: Path, ours: Any) -> Any:
         return ours
     try:
         theirs: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # The tokenizers library raises nothing more exact.
         raise ContractError(
-            f"cannot use the tokenizer in {folder}", found=str(error).strip().splitlines()[0]
+            f"cannot use the tokenizer in {folder}", found=first_line(error)
         ) from error
     known = theirs.get_vocab()
     other = [token for token, at in ours.get_vocab().items() if known.get(token) != at]
@@ -106,6 +112,17 @@ def own_tokenizer(folder: Path, ours: Any) -> Any:
             do="name the model it was made from with --base-model",
         )
     return theirs
+
+
+def _check_ids(prompt: str, theirs: Any, ours: Any, folder: Path) -> None:
+    """The half is fed by the subject's tokenizer: one vocabulary can be cut up in two ways."""
+    wanted, live = (encode(tokenizer, prompt, special=True) for tokenizer in (theirs, ours))
+    if wanted != live:
+        raise ContractError(
+            f"the subject's tokenizer makes other ids of a prompt than the one in {folder}",
+            found=f"{len(live)} ids instead of {len(wanted)}, from {live[:4]} and {wanted[:4]}",
+            do="name the model it was made from with --base-model",
+        )
 
 
 def _check_settings(config: Any, subject: Subject, blocks: int, folder: Path) -> None:
@@ -159,7 +176,10 @@ def decoder_tensors(
 def _named_as(
     model: nn.Module, decoder: nn.Module, tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Decoder-relative names to the model's; a tied head stored beside the embeddings is left."""
+    """Decoder-relative names to the model's; a tied head stored beside the embeddings is left.
+
+    Raises ContractError for a head of its own where the model's is tied.
+    """
     head = model.get_output_embeddings()  # type: ignore[operator]
     at = {id(module): name for name, module in model.named_modules()}
     named = {
@@ -168,8 +188,17 @@ def _named_as(
         else f"{at[id(decoder)]}.{n}": t
         for n, t in tensors.items()
     }
-    known = own_state(model)
-    return {n: t for n, t in named.items() if n in known or n != f"{at[id(head)]}.weight"}
+    tied = f"{at[id(head)]}.weight"
+    if tied in named and tied not in own_state(model):
+        stored = named.pop(tied)
+        table = named[f"{at[id(model.get_input_embeddings())]}.weight"]  # type: ignore[operator]
+        if stored.dtype != table.dtype or not torch.equal(stored, table):
+            raise ContractError(
+                "the AV has a vocabulary head of its own, and the subject's is its embeddings",
+                found="lm_head.weight differs from the stored embeddings",
+                do="name the model it was made from with --base-model",
+            )
+    return named
 
 
 def _padded(
@@ -236,7 +265,7 @@ def _plain(subject: Subject, decoder: nn.Module, head: nn.Module, blocks: int) -
     except (ValueError, TypeError) as error:
         raise ContractError(
             f"the reference's format cannot hold the first {blocks} blocks of this model",
-            found=str(error).strip().splitlines()[0],
+            found=first_line(error),
             do="export it with --format peft",
         ) from error
     target = decoder_of(model)

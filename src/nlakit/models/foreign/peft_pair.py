@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from nlakit.config import LoraConfig
 from nlakit.core.contract import Contract
 from nlakit.errors import ContractError
-from nlakit.models.foreign.folders import read_json
+from nlakit.models.foreign.folders import first_line, read_json
 from nlakit.models.foreign.sidecar import completed, write_sidecar
 from nlakit.models.lora import ADAPTER_FILE, adapter_state, check_tensors, read_tensors
 from nlakit.models.reconstructor import Reconstructor
@@ -28,13 +28,18 @@ HEAD_FILE = "linear_head.pt"
 TAIL = re.compile(r"(?:^|\.)((?:layers|h|blocks)\.(\d+)\..*)$")
 # Kinds of adapters that compute something else than W + alpha / r * B A.
 OTHER = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias",
-         "layer_replication", "target_parameters", "trainable_token_indices")  # fmt: skip
+         "layer_replication", "target_parameters", "trainable_token_indices",
+         "alora_invocation_tokens")  # fmt: skip
+# Starts that change W itself, which the plain base does not have.
+STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def settings(folder: Path) -> LoraConfig:
     """Rank and alpha of a folder; ContractError for adapters that are no plain LoRA."""
     data = read_json(folder / "adapter_config.json")
     odd = [name for name in OTHER if data.get(name)]
+    if str(data.get("init_lora_weights")).startswith(STARTS):
+        odd.append(f"init_lora_weights {data['init_lora_weights']}")
     if data.get("peft_type") != "LORA" or data.get("bias", "none") != "none" or odd:
         raise ContractError(
             f"the adapter in {folder} is no plain LoRA",
@@ -77,7 +82,7 @@ def read(
     model and the AR stops early, `nlakit.ar_blocks` says how deep it is, and the adapters beyond,
     which it never runs, are left out.
 
-    Raises ContractError if names, shapes, sidecar or tokenizer do not fit.
+    Raises ContractError if names, shapes, sidecar or tokenizer do not fit, or the depth is unsaid.
     """
     lora = settings(folder)
     found = by_block(read_tensors(folder / ADAPTER_FILE), folder)
@@ -86,6 +91,14 @@ def read(
     if depth is not None:
         found = {n: tensor for n, tensor in found.items() if int(n.split(".")[1]) < depth}
     depth = depth or reach
+    said = contract.nlakit.ar_blocks or contract.ar.get("num_hidden_layers")
+    if role == "ar" and depth == subject.blocks != contract.layer + 1 and said is None:
+        raise ContractError(
+            f"nothing says how deep the AR in {folder} is",
+            found=f"adapters on all {depth} blocks of the model, activations of layer "
+            f"{contract.layer}",
+            do=f"say --ar-blocks ({contract.layer + 1}, or {depth} for the whole model)",
+        )
     done = completed(contract, folder, role, subject.tokenizer, depth, chat=False)
     if role == "av":
         made: Any = Verbalizer(subject, done, mean, lora, 0)
@@ -123,10 +136,13 @@ def read_head(file: Path) -> dict[str, torch.Tensor]:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ContractError(f"missing file {file}", do="copy the whole folder") from error
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (
+        UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError,
+        AssertionError, AttributeError,
+    ) as error:  # fmt: skip
         raise ContractError(
             f"{file} is damaged, or a pickle that would run code",
-            found=str(error).strip().splitlines()[0] if str(error) else type(error).__name__,
+            found=first_line(error),
             do="do not use it unless you trust who made it; it must hold tensors alone",
         ) from error
     state = {"weight": found} if isinstance(found, torch.Tensor) else found

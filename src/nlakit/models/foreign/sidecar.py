@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import TemplateError
 
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.prompts import encode, suffix_ids
 from nlakit.errors import ContractError
+from nlakit.models.foreign.folders import first_line
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 NEW_TOKENS = 200  # what the reference allows an explanation
@@ -29,6 +31,8 @@ def unescaped(template: str) -> str:
 
 def escaped(template: str, field: str, foreign: str) -> str:
     """A template of plain replacement as one of `str.format`, with `{field}` named `{foreign}`."""
+    if not template:  # a half that stores its own template alone
+        return ""
     before, _, after = template.partition(f"{{{field}}}")
     doubled = [text.replace("{", "{{").replace("}", "}}") for text in (before, after)]
     return f"{{{foreign}}}".join(doubled)
@@ -48,7 +52,12 @@ def whole_prompt(content: str, marker: str, tokenizer: Any, chat: bool) -> str:
     if not chat:
         return content.replace(marker, "{marker}")
     turns = [{"role": "user", "content": content}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except (TemplateError, TypeError, ValueError) as error:
+        raise ContractError(
+            "the chat template of the foreign AV cannot be filled in", found=first_line(error)
+        ) from error
     wanted = encode(tokenizer, text, special=False)
     # Where the tokenizer adds the first special token itself, the text must not hold it too.
     for first in ("", tokenizer.bos_token or ""):
@@ -87,6 +96,8 @@ def completed(
         templates.av = whole_prompt(content.replace("<INJECT>", marker), marker, tokenizer, chat)
     elif role == "av":
         raise ContractError(f"{folder / FILE} names no marker", do="add tokens.injection_char")
+    else:  # An AR never reads this template, and without a marker no AV can either.
+        templates.av = ""
     templates.ar = unescaped(templates.ar)
     if templates.ar and not tokens.critic_suffix_ids:
         tokens.critic_suffix_ids = suffix_ids(tokenizer, templates.ar)
