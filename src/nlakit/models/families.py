@@ -14,7 +14,7 @@ from nlakit.errors import ModelError
 
 # Families over which tests/models runs every property. Others are checked when they are loaded.
 TESTED = frozenset(
-    "gemma gemma2 gemma3_text gemma3n_text gemma4_text gpt2 gpt_neox llama mistral olmo2 phi phi3 "
+    "gemma2 gemma3_text gemma3n_text gemma4_text gpt2 gpt_neox llama mistral olmo2 phi phi3 "
     "qwen2 qwen3 smollm3".split()
 )
 LAYER_NAMES = ("layers", "h", "blocks")
