@@ -191,12 +191,9 @@ class Budgets:
             moments.append(Budget("expecting", self.weights, kept | {"logits": made}))
         return moments
 
-    def _rank(self, settings: TrainConfig) -> int:
-        return settings.lora.r if settings.lora else 0
-
     def training_ar(self, settings: TrainConfig) -> list[Budget]:
         """A micro-batch of the longest texts, and a measure on held-out rows."""
-        rank = self._rank(self.config.ar)
+        rank = self.config.ar.rank
         tokens = settings.batch_rows * min(self.lengths.ar_text, settings.max_tokens)
         trained = memory.training_bytes(
             self.model, self.precision, rank, self.depth, settings.optimizer, ar=True
@@ -215,7 +212,7 @@ class Budgets:
     def training_av(self) -> list[Budget]:
         """A micro-batch of the longest labels, the vocabulary head, and a measure."""
         settings, blocks = self.config.av, len(self.model.blocks)
-        rank = self._rank(settings)
+        rank = settings.rank
         prompt = self.lengths.av_prompt
         response = min(self.lengths.response, settings.max_tokens - prompt)
         trained = memory.training_bytes(
@@ -240,7 +237,7 @@ class Budgets:
 
     def label_loss(self, rows: int, tokens: int) -> dict[str, float]:
         """What the loss of labels without gradients adds, a batch at a time."""
-        tokens, rank = min(rows * tokens, max(TOKENS, tokens)), self._rank(self.config.av)
+        tokens, rank = min(rows * tokens, max(TOKENS, tokens)), self.config.av.rank
         blocks = len(self.model.blocks)
         made = memory.forward_activations(self.model, self.precision, rank, blocks, tokens)
         head = memory.tiled_head(self.model, self.precision, tokens)
@@ -249,7 +246,7 @@ class Budgets:
     def reading_texts(self, rows: int) -> dict[str, float]:
         """What reconstructing `rows` texts adds, a batch at a time."""
         tokens = min(rows * self.lengths.ar_text, max(TOKENS, self.lengths.ar_text))
-        rank = self._rank(self.config.ar)
+        rank = self.config.ar.rank
         return memory.forward_activations(self.model, self.precision, rank, self.depth, tokens)
 
     def half(self, *, ar: bool) -> dict[str, float]:
@@ -257,7 +254,7 @@ class Budgets:
         settings, blocks = (
             (self.config.ar, self.depth) if ar else (self.config.av, len(self.model.blocks))
         )
-        rank = self._rank(settings)
+        rank = settings.rank
         made = memory.training_bytes(
             self.model, self.precision, rank, blocks, settings.optimizer, ar=ar
         )
@@ -267,7 +264,7 @@ class Budgets:
         """Texts of `rows` vectors at once: the prompts, then a token a step."""
         prompt, new = self.lengths.av_prompt, self.config.decoding.max_new_tokens
         held = self.weights | self.half(ar=False)
-        rank, blocks = self._rank(self.config.av), len(self.model.blocks)
+        rank, blocks = self.config.av.rank, len(self.model.blocks)
         fill = memory.forward_activations(
             self.model, self.precision, rank, blocks, rows * prompt
         )  # fmt: skip
@@ -290,8 +287,7 @@ class Budgets:
 
 def updating(held: Mapping[str, float], trained: Mapping[str, float]) -> Budget:
     """The optimizer's step: gradients give way to float32 ones."""
-    copies = trained["float32 copies"]
-    return Budget("training, updating", held, {"float32 gradients": max(copies / 2, 0)})
+    return Budget("training, updating", held, {"float32 gradients": trained["float32 copies"] / 2})
 
 
 def stage_memory(budgets: Budgets, base: float, *, mapped: bool) -> dict[str, tuple[str, float]]:

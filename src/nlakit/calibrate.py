@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from nlakit.budget import COUNTED_LOW, Lengths, model_of
-from nlakit.config import RunConfig, TrainConfig
+from nlakit.config import RunConfig
 from nlakit.core import flops
 from nlakit.core.flops import Shape
 from nlakit.core.memory import Model
@@ -72,11 +72,6 @@ class Calibration:
     base_memory: int
     mapped: bool
     notes: tuple[str, ...] = ()
-
-
-def rank_of(settings: TrainConfig) -> int:
-    """Rank of the adapters; 0 where all weights are trained."""
-    return settings.lora.r if settings.lora else 0
 
 
 def shape_of(model: Any) -> Shape:
@@ -271,7 +266,7 @@ class Work:
 
         def cost(batch: list[int]) -> float:
             lengths = [float(task.lengths()[row]) for row in batch]
-            return flops.lora_step(self.shape, contract.ar_blocks, lengths, rank_of(settings))
+            return flops.lora_step(self.shape, contract.ar_blocks, lengths, settings.rank)
 
         self.train("ar", task, len(rows), cost)
         return task
@@ -284,7 +279,7 @@ class Work:
         def cost(batch: list[int]) -> float:
             responses = [len(task.responses[row]) for row in batch]
             lengths = [float(len(module.prompt) + count) for count in responses]
-            blocks = flops.lora_step(self.shape, self.shape.blocks, lengths, rank_of(settings))
+            blocks = flops.lora_step(self.shape, self.shape.blocks, lengths, settings.rank)
             return blocks + flops.head(self.shape, sum(responses), backward=True)
 
         self.train("av", task, len(rows), cost)
@@ -298,8 +293,7 @@ class Work:
         batch = [row % rows for row in range(settings.batch_rows)]
         batch = batch[: self.fitting(kind, len(batch), cost(batch) / len(batch))]
         trained = [p for p in task.module.parameters() if p.requires_grad]
-        bits = 8 if settings.optimizer == "adamw8bit" else 32
-        optimizer = MasterAdamW(trained, settings.weight_decay, bits)
+        optimizer = MasterAdamW(trained, settings.weight_decay, settings.optimizer_bits)
         task.module.train()
 
         def work() -> float:
@@ -311,7 +305,7 @@ class Work:
 
     def decode(self, task: av.AVTask) -> None:
         """A few decode steps at the full batch, their prefill included."""
-        module, rank, prompt = task.module, rank_of(self.config.av), len(task.module.prompt)
+        module, rank, prompt = task.module, self.config.av.rank, len(task.module.prompt)
         one = flops.decoding(self.shape, 1, prompt, DECODE_STEPS, rank)
         count = self.fitting("decode", self.config.pair.generate_batch, one)
         vectors = task.injected[[row % len(task.injected) for row in range(count)]]

@@ -156,6 +156,16 @@ class TrainConfig(Section):
     def steps(self) -> int:
         return sum(phase.steps for phase in self.phases)
 
+    @property
+    def rank(self) -> int:
+        """Rank of the adapters; 0 where all weights are trained."""
+        return self.lora.r if self.lora else 0
+
+    @property
+    def optimizer_bits(self) -> int:
+        """Of the optimizer's states."""
+        return 8 if self.optimizer == "adamw8bit" else 32
+
 
 class ARConfig(TrainConfig):
     phases: tuple[Phase, ...] = Field(default=(Phase(steps=250, lr=3e-4),), min_length=1)

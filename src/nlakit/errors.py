@@ -6,6 +6,8 @@ without a traceback and exits 2. `assert` is for nlakit's own invariants only.
 
 from __future__ import annotations
 
+from typing import cast
+
 
 class NlakitError(Exception):
     """Base of every error a user can cause and a user can mend."""
@@ -46,3 +48,16 @@ class ServiceError(NlakitError):
 
 class LimitReached(NlakitError):
     """Work stopped at a limit that the user set; what is done is kept."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line; its kind if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def network_error() -> type[Exception]:
+    """The base of the hub client's network errors, which come from a library below it that has
+    changed twice."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return cast("type[Exception]", HfHubHTTPError.__bases__[0])

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from nlakit import pipeline
 from nlakit.config import RunConfig, SubjectConfig, parse_config
-from nlakit.errors import ConfigError, DataError, ModelError
+from nlakit.errors import ConfigError, DataError, ModelError, first_line
 from nlakit.progress import say
 from nlakit.rundir import RunDir, atomic_write, device_used, git_commit, library_versions
 from nlakit.tabular import span
@@ -37,9 +37,9 @@ def depth_and_width(config: SubjectConfig) -> tuple[int, int]:
     """
     from transformers import AutoConfig
 
-    from nlakit.models.embedded import NAMES, embedded_model
+    from nlakit.models.embedded import source_of
 
-    source = str(embedded_model()) if config.model in NAMES else config.model
+    source = source_of(config.model)
     try:
         found = AutoConfig.from_pretrained(source, trust_remote_code=config.trust_remote_code)
         text = found.get_text_config(decoder=True)
@@ -47,7 +47,7 @@ def depth_and_width(config: SubjectConfig) -> tuple[int, int]:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(
             f"cannot read the configuration of {config.model}",
-            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            found=first_line(error),
             do="give a local folder, a hub id, or gemma-3-270m (embedded)",
         ) from error
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from nlakit.budget import Budgets, stage_memory
-from nlakit.calibrate import Calibration, calibrate, last_block, rank_of
+from nlakit.calibrate import Calibration, calibrate, last_block
 from nlakit.config import PairConfig, RunConfig, SourceConfig, TrainConfig
 from nlakit.core import flops
 from nlakit.core.memory import tensors_trained
@@ -264,7 +264,7 @@ def _ar_training(
     config: RunConfig, settings: TrainConfig, measured: Calibration, held_out: int
 ) -> tuple[float, float, float]:
     """Tokens, FLOP and stored bytes of training the AR."""
-    shape, sizes, rank = measured.shape, measured.sizes, rank_of(config.ar)
+    shape, sizes, rank = measured.shape, measured.sizes, config.ar.rank
     depth = config.ar.blocks or config.subject.layer + 1
     texts = settings.steps * settings.accumulation * settings.batch_rows
     cost = texts * flops.lora_step(shape, depth, [sizes.ar_text], rank)
@@ -288,13 +288,13 @@ def _label_loss(config: RunConfig, measured: Calibration, rows: float) -> float:
     """Forward of the AV over `rows` labels."""
     sizes, shape = measured.sizes, measured.shape
     lengths = [sizes.av_prompt + sizes.response]
-    one = flops.forward(shape, shape.blocks, lengths, rank_of(config.av))
+    one = flops.forward(shape, shape.blocks, lengths, config.av.rank)
     return rows * (one + flops.head(shape, sizes.response))
 
 
 def _av_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePlan:
     speed, parts, settings = measured.speeds["av"], _part_rows(config, rows), config.av
-    shape, sizes, rank = measured.shape, measured.sizes, rank_of(settings)
+    shape, sizes, rank = measured.shape, measured.sizes, settings.rank
     texts = settings.steps * settings.accumulation * settings.batch_rows
     length = sizes.av_prompt + sizes.response
     one = flops.lora_step(shape, shape.blocks, [length], rank)
@@ -314,7 +314,7 @@ def _decoding(config: RunConfig, measured: Calibration, rows: float) -> tuple[fl
     A batch ends with its longest text, and a small rest of a batch is hardly faster than a full
     one.
     """
-    sizes, limit, rank = measured.sizes, config.decoding.max_new_tokens, rank_of(config.av)
+    sizes, limit, rank = measured.sizes, config.decoding.max_new_tokens, config.av.rank
 
     def cost(new: float) -> float:
         return flops.decoding(measured.shape, rows, sizes.av_prompt, min(new, limit), rank)
@@ -331,7 +331,7 @@ def _pair_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePla
     made, writing, seconds = _decoding(config, measured, written)
     tokens, training, stored = _ar_training(config, settings, measured, held_out)
     seconds += 2 * measured.load_seconds + training / measured.speeds["ar"]
-    shape, rank = measured.shape, rank_of(config.av)
+    shape, rank = measured.shape, config.av.rank
     copied = 2.0 * sum(tensors_trained(measured.model, rank, shape.blocks, ar=False))
     total = writing + training
     memory = _loaded(config, measured, "pair", parts["ar"] + parts["rl"])
@@ -347,7 +347,7 @@ def _eval_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePla
         config, measured, texts + min(settings.av_control_rows, texts) + 2
     )
     depth = config.ar.blocks or config.subject.layer + 1
-    rest = AR_CONDITIONS * texts * flops.forward(shape, depth, [sizes.ar_text], rank_of(config.ar))
+    rest = AR_CONDITIONS * texts * flops.forward(shape, depth, [sizes.ar_text], config.ar.rank)
     rest += _label_loss(config, measured, 2 * texts)
     seconds += measured.load_seconds + rest / measured.speeds["av"]
     disk = AR_CONDITIONS * sizes.row_bytes["labels"] * texts

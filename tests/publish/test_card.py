@@ -11,7 +11,8 @@ import yaml
 
 from nlakit.core.contract import FILE
 from nlakit.errors import ConfigError, DataError
-from nlakit.publish.card import cell, limitations
+from nlakit.markdown import cell
+from nlakit.publish.card import limitations
 from nlakit.publish.hub import push
 from tests.publish.test_hub import toy_pair
 

@@ -7,12 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nlakit.config import RunConfig, load_config
 from nlakit.data.label_file import BATCH_ROWS, EXPLANATION, TEXT
 from nlakit.data.labeler import SCHEMA
 from nlakit.errors import ConfigError, RunError
+from nlakit.markdown import environment
 from nlakit.parquet import read_table, write_table
 from nlakit.rundir import RunDir, atomic_path, atomic_write, file_sha256
 
@@ -103,30 +103,25 @@ def data_card(rundir: RunDir, file: Path, table: pa.Table) -> str:
     """The card of an exported label file, as Hugging Face reads it (Markdown, YAML ahead)."""
     config, manifest = load_config(rundir.path / "config.yaml"), rundir.manifest("labels")
     assert manifest is not None
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown: what would break a table is escaped by `cell`
-    )
-    environment.filters["cell"] = _cell
-    return environment.get_template("datacard.md.j2").render(
-        mark=MARK,
-        config=config,
-        manifest=manifest,
-        file=file,
-        sha256=file_sha256(file),
-        subject=_public(config.subject.model),
-        sources=_sources(config),
-        rows=table.num_rows,
-        size=next((name for bound, name in SIZES if table.num_rows < bound), "n>10M"),
-        labelled=table.num_rows - table[EXPLANATION].null_count,
-        counts=[(what, _counts(table, name)) for name, what in COUNTED.items()],
-        families=_families(table),
-        spent=[(what, *_total(table[name])) for name, what in SPENT.items()],
-        columns=[(name, table[name].type, MEANING[name]) for name in table.column_names],
+    return (
+        environment(Path(__file__).parent)
+        .get_template("datacard.md.j2")
+        .render(
+            mark=MARK,
+            config=config,
+            manifest=manifest,
+            file=file,
+            sha256=file_sha256(file),
+            subject=_public(config.subject.model),
+            sources=_sources(config),
+            rows=table.num_rows,
+            size=next((name for bound, name in SIZES if table.num_rows < bound), "n>10M"),
+            labelled=table.num_rows - table[EXPLANATION].null_count,
+            counts=[(what, _counts(table, name)) for name, what in COUNTED.items()],
+            families=_families(table),
+            spent=[(what, *_total(table[name])) for name, what in SPENT.items()],
+            columns=[(name, table[name].type, MEANING[name]) for name in table.column_names],
+        )
     )
 
 
@@ -144,11 +139,6 @@ SPENT = {
     "tokens_out": "tokens written",
     "attempts": "requests",
 }
-
-
-def _cell(value: object) -> str:
-    """Text that cannot end its cell of a Markdown table."""
-    return " ".join(str(value).replace("|", "\\|").split())
 
 
 def _public(name: str) -> str:

@@ -40,6 +40,11 @@ def embedded_model() -> Path:
     return folder
 
 
+def source_of(model: str) -> str:
+    """What `transformers` loads for a subject's name: the embedded model's folder, or the name."""
+    return str(embedded_model()) if model in NAMES else model
+
+
 def _verify(folder: Path) -> None:
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     for name, expected in record["sha256"].items():

@@ -16,8 +16,8 @@ from transformers import DynamicCache
 
 from nlakit.config import SubjectConfig
 from nlakit.core.injection import inject
-from nlakit.errors import ModelError
-from nlakit.models.embedded import NAMES, embedded_model
+from nlakit.errors import ModelError, first_line
+from nlakit.models.embedded import source_of
 from nlakit.models.families import (
     LAYER_NAMES,
     NORM_NAMES,
@@ -148,7 +148,7 @@ def load_subject(config: SubjectConfig) -> Subject:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
-    source = str(embedded_model()) if config.model in NAMES else config.model
+    source = source_of(config.model)
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     if config.revision:
         options["revision"] = config.revision
@@ -157,7 +157,7 @@ def load_subject(config: SubjectConfig) -> Subject:
     except Exception as error:  # the tokenizers library raises nothing more exact
         raise ModelError(
             f"cannot load the tokenizer of {config.model}",
-            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            found=first_line(error),
             do="give a local folder, a hub id, or gemma-3-270m (embedded)",
         ) from error
     try:
@@ -167,7 +167,7 @@ def load_subject(config: SubjectConfig) -> Subject:
     except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
         raise ModelError(
             f"cannot load the subject {config.model}",
-            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            found=first_line(error),
             do="give a local folder, a hub id, or gemma-3-270m (embedded)",
         ) from error
     check_weights(config.model, info)

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from nlakit.core.contract import FILE, Contract
 from nlakit.errors import DataError
+from nlakit.markdown import environment
 from nlakit.models.embedded import NAMES as EMBEDDED
 from nlakit.publish.parcel import STAGES, Parcel
 
@@ -35,16 +34,9 @@ def write_card(parcel: Parcel, name: str, origin: str | None, license: str | Non
     if results:
         _check_same(results, contract)
     tables = [(file, _rows(path)) for file, path in parcel.files.items() if _is_table(file)]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown: what would break a table is escaped by `cell`
-    )
-    environment.filters |= {"cell": cell, "num": num, "spanned": spanned, "top": top}
-    return environment.get_template("card.md.j2").render(
+    templates = environment(Path(__file__).parent)
+    templates.filters |= {"num": num, "spanned": spanned, "top": top}
+    return templates.get_template("card.md.j2").render(
         what=parcel.what,
         name=name,
         origin=origin,
@@ -183,11 +175,6 @@ def _stages(parcel: Parcel) -> list[tuple[str, Any, Any, str]]:
         counts = (record.get(key, "unfinished") for key in ("steps", "skipped_steps"))
         found.append((prefix.rstrip("/") or "this one", *counts, ", ".join(steps) or "none"))
     return found
-
-
-def cell(value: object) -> str:
-    """Text that cannot end its cell of a Markdown table."""
-    return " ".join(str(value).replace("|", "\\|").split())
 
 
 def spanned(found: Mapping[str, Any]) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal, cast
+from typing import Literal
 
-from nlakit.errors import ConfigError, DataError, NlakitError, ServiceError
+from nlakit.errors import ConfigError, DataError, NlakitError, ServiceError, network_error
 from nlakit.progress import ticker
 from nlakit.rundir import atomic_path, file_sha256
 
@@ -143,15 +143,11 @@ class Hub:
     @contextmanager
     def _talking(self) -> Iterator[None]:
         """Turn what the hub's library raises into one line."""
-        from huggingface_hub.errors import HfHubHTTPError
-
-        # The HTTP library below has changed twice; its base error is a base of this one.
-        unreachable = cast("type[Exception]", HfHubHTTPError.__bases__[0])
         try:
             yield
         except NlakitError:
             raise
-        except (unreachable, OSError, RuntimeError, ValueError) as error:
+        except (network_error(), OSError, RuntimeError, ValueError) as error:
             # A failed upload is wrapped in a RuntimeError.
             cause = error.__cause__ if isinstance(error, RuntimeError) else None
             raise self._line(cause or error) from error

@@ -106,7 +106,7 @@ class Trainer:
         self.optimizer = MasterAdamW(
             [p for _, p in named],
             config.weight_decay,
-            bits=8 if config.optimizer == "adamw8bit" else 32,
+            bits=config.optimizer_bits,
             scale=LossScale(on=has_float16(task.module)),
         )
         self.records: list[dict[str, Any]] = []

@@ -8,12 +8,12 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from nlakit.core.contract import FILE, FOREIGN, Contract, read_contract
-from nlakit.errors import ContractError
+from nlakit.errors import ContractError, first_line, network_error
 from nlakit.models.lora import read_tensors
 
 Kind = Literal["nlakit", "kitft", "peft"]
@@ -74,15 +74,12 @@ def download(name: str) -> Path:
     Raises ContractError if the hub has no such repository or cannot be reached.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
-    # The base class of all network errors comes from another library in each hub version.
-    network: Any = HfHubHTTPError.__bases__[0]
     try:
         # Named, since the library reads the variable once, when it is imported.
         endpoint = os.environ.get("HF_ENDPOINT")
         return Path(snapshot_download(name, allow_patterns=list(PATTERNS), endpoint=endpoint))
-    except (OSError, ValueError, network) as error:
+    except (OSError, ValueError, network_error()) as error:
         raise ContractError(
             f"{name} is no local folder and cannot be had from the hub",
             found=first_line(error),
@@ -117,11 +114,6 @@ def kind_of(folder: Path, contract: Contract) -> Kind:
         found="neither config.json nor adapter_config.json",
         do="copy the whole folder",
     )
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in a line; its kind if it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -16,9 +16,9 @@ from torch import nn
 
 from nlakit.core.contract import Contract
 from nlakit.core.prompts import encode
-from nlakit.errors import ContractError
+from nlakit.errors import ContractError, first_line
 from nlakit.models.families import BUFFERS, NORM_NAMES
-from nlakit.models.foreign.folders import first_line, read_json, read_weights
+from nlakit.models.foreign.folders import read_json, read_weights
 from nlakit.models.foreign.sidecar import chat_template, completed, write_sidecar
 from nlakit.models.lora import check_tensors, read_tensors
 from nlakit.models.reconstructor import Reconstructor

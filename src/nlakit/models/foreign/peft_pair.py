@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from nlakit.config import LoraConfig
 from nlakit.core.contract import Contract
-from nlakit.errors import ContractError
-from nlakit.models.foreign.folders import first_line, read_json
+from nlakit.errors import ContractError, first_line
+from nlakit.models.foreign.folders import read_json
 from nlakit.models.foreign.sidecar import completed, write_sidecar
 from nlakit.models.lora import ADAPTER_FILE, adapter_state, check_tensors, read_tensors
 from nlakit.models.reconstructor import Reconstructor

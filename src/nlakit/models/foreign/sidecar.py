@@ -17,8 +17,7 @@ from jinja2 import TemplateError
 
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.prompts import encode, suffix_ids
-from nlakit.errors import ContractError
-from nlakit.models.foreign.folders import first_line
+from nlakit.errors import ContractError, first_line
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 NEW_TOKENS = 200  # what the reference allows an explanation
