@@ -11,6 +11,7 @@ from nlakit.config import RunConfig, TrainConfig
 from nlakit.core import memory
 from nlakit.core.memory import Block, Model, Precision
 from nlakit.models.lora import TARGETS
+from nlakit.models.precision import settled
 from nlakit.models.subject import blocks_of, decoder_of
 
 # Batches differ in width, so what one leaves free fits the next badly: glibc was measured to hold
@@ -130,7 +131,7 @@ class Budget:
 
 
 def precision_of(config: RunConfig) -> Precision:
-    subject = config.subject
+    subject = settled(config.subject)
     return Precision.of(subject.dtype, subject.quantisation, subject.ple_on_cpu)
 
 

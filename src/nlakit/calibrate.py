@@ -165,7 +165,7 @@ class Work:
         for parameter in self.subject.model.parameters():
             parameter.sum()  # weights of a mapped file become resident with their first use
         self.base = held_memory(self.subject.device)
-        self.matmul = matmul_speed(self.subject.device, getattr(torch, config.subject.dtype))
+        self.matmul = matmul_speed(self.subject.device, getattr(torch, self.subject.config.dtype))
         self.speeds: dict[str, float] = {}
         kind = self.subject.model.config.get_text_config().model_type.removesuffix("_text")
         low = f"memory: activations of {kind} are counted two to three times too low"

@@ -28,7 +28,7 @@ def layers(
     steps: Annotated[int, typer.Option(min=0, help="AR steps a layer; 0 leaves it out")] = 20,
     rows: Annotated[int, typer.Option(min=16, help="held-out rows an AR is scored on")] = 128,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, mps")] = "auto",
-    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32")] = "auto",
     seed: int = 0,
     out: Annotated[Path | None, typer.Option(help="folder; runs/layers-MODEL unless given")] = None,
     redo: Annotated[
@@ -47,7 +47,7 @@ def layers(
         )
     except ValidationError as error:
         raise ConfigError(
-            "unknown --dtype", found=dtype, do="bfloat16, float16 or float32"
+            "unknown --dtype", found=dtype, do="auto, bfloat16, float16 or float32"
         ) from error
     blocks, width = depth_and_width(subject)
     chosen = chosen_layers(layers, blocks)

@@ -23,7 +23,9 @@ class SubjectConfig(Section):
     model: str = Field(default="gemma-3-270m", description="embedded name, local folder or hub id")
     revision: str | None = Field(default=None, description="hub revision")
     layer: Count = Field(default=12, description="K, 0-based block; reads the output of block K")
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="auto: bfloat16 where the device multiplies it fast"
+    )
     quantisation: Literal["nf4"] | None = Field(
         default=None, description="4-bit weights of the blocks; dtype is what they compute in"
     )

@@ -27,6 +27,7 @@ from nlakit.data.services import estimate
 from nlakit.data.sources import read_source
 from nlakit.data.split import GROUP_SHARE, normalised_shares
 from nlakit.errors import ConfigError
+from nlakit.models.precision import settled
 from nlakit.parquet import read_table
 from nlakit.rundir import RunDir
 from nlakit.stage import stage_state
@@ -104,7 +105,7 @@ def predict(config: RunConfig, rundir: RunDir) -> Plan:
         sampled=measured.sizes.sampled,
         labelled=measured.sizes.labelled,
         matmul=measured.matmul / 1e9,
-        dtype=config.subject.dtype,
+        dtype=settled(config.subject).dtype,
     )
     stages = predict_stages(config, survey, measured)
     small = [

@@ -33,10 +33,13 @@ def read(source: Path, config: RunConfig) -> pa.Table:
             do="import a folder with av_sft and ar_sft (nlakit import FOLDER TARGET)",
         )
     contract, subject = read_contract(table_sidecar(files["ar"])), config.subject
+    recorded = contract.nlakit.subject_precision
+    if subject.dtype == "auto":  # what they were read in does not bind what trains on them
+        subject = subject.model_copy(update={"dtype": recorded.rpartition("+")[2]})
     for name, theirs, ours in (
         ("subject.model", contract.extraction.base_model, subject.model),
         ("subject.layer", contract.layer, subject.layer),
-        ("precision", contract.nlakit.subject_precision, subject.precision),
+        ("precision", recorded, subject.precision),
     ):
         if theirs != ours:
             raise ContractError(

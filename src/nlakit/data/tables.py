@@ -144,7 +144,7 @@ def base_contract(
             git_commit=git_commit(),
             config_hash=config_hash(config, ("subject", "tables", "activations", "seed")),
             subject_sha256=subject_sha256(subject),
-            subject_precision=config.subject.precision,
+            subject_precision=subject.config.precision,
             ple_on_cpu=config.subject.ple_on_cpu,
             revision=config.subject.revision,
             av_close=settings.av_close,

@@ -279,6 +279,8 @@ def subject_of(
         "ple_on_cpu": record.ple_on_cpu,
     }
     settings = precision_settings(precision or recorded) | {"device": device}
+    if precision is None and settings["dtype"] == "bfloat16":
+        settings["dtype"] = "auto"  # a device without bfloat16 units takes what it has
     try:
         return SubjectConfig.model_validate(chosen | settings)
     except ValidationError as error:

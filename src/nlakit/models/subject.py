@@ -30,6 +30,7 @@ from nlakit.models.families import (
     text_config,
 )
 from nlakit.models.head import head_of
+from nlakit.models.precision import settled
 from nlakit.models.quantise import loading_options, prepare
 
 
@@ -148,6 +149,7 @@ def load_subject(config: SubjectConfig) -> Subject:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
+    config = settled(config)
     source = source_of(config.model)
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     if config.revision:
