@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from nlakit.config_base import Count, Positive, Section, Share
-from nlakit.config_labels import LabelsConfig, RequestsConfig
+from nlakit.config_labels import LabelsConfig, RequestsConfig, ServiceConfig
 from nlakit.errors import ConfigError
 
 
@@ -209,8 +209,23 @@ class PairConfig(TrainConfig):
 
 
 class EvalConfig(Section):
+    profile: Literal["quick", "full"] = Field(
+        default="quick", description="quick: minutes; full: everything that needs no service"
+    )
     rows: Positive = 96
-    av_control_rows: Positive = Field(default=32, description="rows decoded under each AV control")
+    control_rows: Positive = Field(
+        default=32, description="rows of every part that decodes or reads many texts a row"
+    )
+    samples: Positive = Field(default=4, description="sampled texts a row (full)")
+    temperature: float = Field(default=1.0, gt=0, description="of the sampled texts")
+    embedding: str | None = Field(
+        default=None,
+        description="sentence embedding model: folder or hub id; the packaged MiniLM if installed",
+    )
+    judge: ServiceConfig | None = Field(
+        default=None, description="language-model service for claims, rewrites and judgements"
+    )
+    judge_rows: Positive = Field(default=20, description="rows that the judge sees")
     generate_batch: Positive = 48
     bootstrap: Positive = 2000
     permutations: Positive = 1000

@@ -344,9 +344,7 @@ def _eval_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePla
     parts, settings = _part_rows(config, rows), config.eval
     shape, sizes = measured.shape, measured.sizes
     texts = min(settings.rows, parts["test"])
-    made, cost, seconds = _decoding(
-        config, measured, texts + min(settings.av_control_rows, texts) + 2
-    )
+    made, cost, seconds = _decoding(config, measured, texts + min(settings.control_rows, texts) + 2)
     depth = config.ar.blocks or config.subject.layer + 1
     rest = AR_CONDITIONS * texts * flops.forward(shape, depth, [sizes.ar_text], config.ar.rank)
     rest += _label_loss(config, measured, 2 * texts)

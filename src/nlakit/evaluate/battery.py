@@ -72,7 +72,7 @@ def av_controls(
 ) -> dict[str, list[str]]:
     """Texts the AV writes for a random direction of the same norm, a zero vector, and without
     injection. The last two are one text whatever the row."""
-    count = min(settings.av_control_rows, len(rows))
+    count = min(settings.control_rows, len(rows))
     real = av.scaled(rows.vectors[:count])
     scale = float(real.norm(dim=-1).mean())
     random = torch.as_tensor(
