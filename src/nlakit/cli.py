@@ -15,12 +15,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nlakit import __version__, cli_files, cli_hub, cli_labels, cli_layers, cli_presets, pipeline
+from nlakit import (
+    __version__,
+    cli_eval,
+    cli_files,
+    cli_hub,
+    cli_labels,
+    cli_layers,
+    cli_presets,
+    pipeline,
+)
 from nlakit.cli_options import Out, Sets, Target, guarded, resolve
 from nlakit.config import RunConfig, dump_config
 from nlakit.errors import ConfigError, LimitReached, NlakitError
-from nlakit.rundir import FOLDERS, RunDir
-from nlakit.tabular import emit, read_lines, read_vectors, span
+from nlakit.rundir import RunDir
+from nlakit.tabular import emit, read_lines, read_vectors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +44,6 @@ Redo = Annotated[
 PairPath = Annotated[str, typer.Argument(metavar="PAIR", help="run or pair folder, or `demo`")]
 Format = Annotated[str, typer.Option("--format", help="table or jsonl")]
 Save = Annotated[Path | None, typer.Option("--save", help="write to this file (.jsonl, .parquet)")]
-Gate = Annotated[bool, typer.Option("--gate", help="exit 3 below content-sensitive")]
 
 
 @app.command()
@@ -43,7 +51,7 @@ def run(target: Target, sets: Sets = None, out: Out = None, redo: Redo = None) -
     """Run every stage: skip the finished, resume the half-done."""
     config, path = resolve(target, out, sets)
     guarded(config, path, redo or [], pipeline.STAGES)
-    _print_results(path)
+    cli_eval.show_run(path)
 
 
 def _add_stage(name: str) -> None:
@@ -67,78 +75,10 @@ def _add_stage(name: str) -> None:
 for _name in pipeline.STAGES:
     if _name == "labels":
         cli_labels.register(app)
-    elif _name != "eval":
+    elif _name == "eval":
+        cli_eval.register(app)
+    else:
         _add_stage(_name)
-
-
-@app.command("eval")
-def evaluate(
-    target: Target, sets: Sets = None, out: Out = None, redo: bool = False, gate: Gate = False
-) -> None:
-    """Score the pair beside its floors and give the verdict."""
-    config, path = resolve(target, out, sets)
-    guarded(config, path, ["eval"] if redo else [], ("eval",))
-    results = _print_results(path)
-    if gate and results["verdict"]["word"] != "content-sensitive":
-        raise typer.Exit(3)
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """results.json of a run; RunError if the run is not evaluated."""
-    file = RunDir(path).need("eval") / "results.json"
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-CONDITIONS = (
-    ("real", "AV text"),
-    ("label", "teacher label (ceiling)"),
-    ("mean", "floor: mean vector"),
-    ("empty", "floor: empty text"),
-    ("gibberish", "floor: gibberish"),
-    ("unrelated", "floor: unrelated sentences"),
-    ("other_row", "floor: another row's text"),
-    ("same_document", "copy control: other position, same document"),
-    ("last_token", "copy control: last token"),
-    ("last_10_tokens", "copy control: last 10 tokens"),
-)
-
-
-def _print_results(path: Path) -> dict[str, Any]:
-    results = read_results(path)
-    table = Table(title=f"{path}: {results['rows']['attempted']} held-out rows")
-    for column in ("the AR is fed", "FVE [95%]", "centred cosine [95%]", "cosine", "top-1"):
-        table.add_column(column, justify="left" if column.startswith("the") else "right")
-    for name, label in CONDITIONS:
-        found = results["scores"].get(name)
-        if found is None:
-            continue
-        top = found.get("retrieval")
-        table.add_row(
-            label,
-            span(found["fve"]),
-            span(found["centred_cosine"]),
-            f"{found['cosine']['mean']:.3f}",
-            f"{top['top1']:.2f} of {top['candidates']}" if top else "",
-        )
-    console.print(table)
-    gap, texts = results["av_loss"]["gap"], results["texts"]
-    console.print(
-        f"AV gap {span(gap)} nats a token; {texts['unique']['full']:.0%} of texts unique, "
-        f"{texts['empty_share']:.0%} empty, {texts['loop_share']:.0%} with a loop",
-        markup=False,
-    )
-    gain = results["gains"]["centred_cosine"]
-    console.print(
-        f"content gain {span(gain)} over {gain['best_floor']}", markup=False, soft_wrap=True
-    )
-    verdict = results["verdict"]
-    console.print(f"[bold]verdict: {verdict['word']}[/bold]")
-    for reason in verdict["reasons"]:
-        console.print(f"  {reason}", markup=False, soft_wrap=True)
-    report = path / FOLDERS["report"] / "report.html"
-    if report.exists():
-        console.print(f"report: {report}", markup=False, soft_wrap=True)
-    return results
 
 
 @app.command()

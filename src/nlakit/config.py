@@ -310,10 +310,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path} is not YAML", found=str(error).replace("\n", " ")) from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} is not a mapping of settings", found=type(data).__name__)
-    for override in overrides:
-        _apply_override(data, override)
+    with_overrides(data, overrides)
     data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "run")
     return parse_config(data, where=str(path))
+
+
+def with_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`data` with `a.b=c` settings in it; ConfigError for one that is none."""
+    for override in overrides:
+        _apply_override(data, override)
+    return data
 
 
 def parse_config(data: dict[str, Any], where: str = "configuration") -> RunConfig:

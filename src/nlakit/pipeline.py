@@ -23,7 +23,7 @@ MODULES = {
     "ar": "nlakit.train.ar",
     "av": "nlakit.train.av",
     "pair": "nlakit.train.pair",
-    "eval": "nlakit.evaluate.battery",
+    "eval": "nlakit.evaluation",
     "report": "nlakit.publish.report",
 }
 STAGES = tuple(MODULES)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nlakit.core.contract import Contract, read_contract, table_sidecar
+from nlakit.errors import DataError
 from nlakit.models.lora import read_tensors
 from nlakit.parquet import matrix, read_table
-from nlakit.rundir import RunDir
+from nlakit.rundir import FOLDERS, RunDir
+
+PARTS = ("test", "av", "ar")
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,54 @@ class TableRows:
 def read_rows(rundir: RunDir, part: str) -> tuple[TableRows, Contract]:
     """A part's rows and the contract beside them."""
     path = rundir.need("tables") / f"{part}.parquet"
+    return rows_of_file(path), read_contract(table_sidecar(path))
+
+
+def rows_of_file(path: Path) -> TableRows:
+    """Rows of a table of training or evaluation, ours or the reference's. Only the vectors must be
+    there: a row without a label or source has an empty one, and without a document is its own.
+
+    Raises DataError if the file is no Parquet or holds no vectors.
+    """
     table = read_table(path)
-    rows = TableRows(
-        table["row_id"].to_pylist(),
-        table["doc_id"].to_pylist(),
-        table["api_explanation"].to_pylist(),
-        table["detokenized_text_truncated"].to_pylist(),
-        table["source_family"].to_pylist(),
-        table["token"].to_pylist(),
-        table["position"].to_pylist(),
+    count = table.num_rows
+
+    def column(name: str, other: list[Any]) -> list[Any]:
+        if name not in table.column_names:
+            return other
+        return [
+            kept if v is None else v for v, kept in zip(table[name].to_pylist(), other, strict=True)
+        ]
+
+    ids = [str(row) for row in column("row_id", [f"row-{i}" for i in range(count)])]
+    return TableRows(
+        ids,
+        [str(doc) for doc in column("doc_id", ids)],
+        column("api_explanation", [""] * count),
+        column("detokenized_text_truncated", [""] * count),
+        column("source_family", [""] * count),
+        column("token", [""] * count),
+        column("position", column("n_raw_tokens", [0] * count)),
         matrix(table),
     )
-    return rows, read_contract(table_sidecar(path))
+
+
+def tables_at(path: Path) -> dict[str, Path]:
+    """Part → table of a run, a folder of tables or one table, which is then the `test` part.
+
+    Raises DataError if there is no part to evaluate on.
+    """
+    if path.is_file():
+        return {"test": path}
+    folder = path / FOLDERS["tables"] if (path / FOLDERS["tables"]).is_dir() else path
+    found = {p: file for p in PARTS if (file := folder / f"{p}.parquet").exists()}
+    if "test" not in found:
+        raise DataError(
+            f"no rows to evaluate on in {path}",
+            found=", ".join(found) or "no test.parquet",
+            do="give a run whose tables are finished, a folder with test.parquet, or one table",
+        )
+    return found
 
 
 def read_mean(folder: Path) -> NDArray[np.float32]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
+from scipy.stats import rankdata
 
 from nlakit.errors import DataError
 
 Floats = NDArray[Any]
+Side = Literal["greater", "less", "two-sided"]
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,80 @@ def bootstrap_means(values: Floats, clusters: Sequence[str], draws: int, seed: i
 
 
 def estimate(values: Floats, clusters: Sequence[str], draws: int = 2000, seed: int = 0) -> Estimate:
-    """Mean of `values` `(n,)` with its percentile interval by bootstrap over documents.
+    """Mean of `values` `(n,)` with its 95% interval over documents; nothing is drawn, so `draws`
+    and `seed` do not change it.
 
-    With one document there is nothing to resample and the interval is unbounded.
+    A t interval of the mean as a ratio (sum / rows), in three parts: the standard error of
+    `cluster_error`; t with the effective number of documents less one as degrees of freedom
+    (Carter, Schnepel and Steigerwald, Review of Economics and Statistics 2017); and the skewness
+    of documents taken out by the cubic transformation of Hall (JRSS B 1992). Of percentile, BCa,
+    bootstrap-t and plain jackknife t intervals none held for normal, skewed and 0/1 data alike: the
+    tests measure the coverage with 20 documents of 1 to 10 rows.
+
+    One document: unbounded. Two or three: wide, as t is. Documents that all have one mean: no
+    width, so 0/1 values that are all 1 give [1, 1] however few they are. An interval may reach
+    beyond the range of a bounded measure.
     """
     values = np.asarray(values, dtype=np.float64)
-    documents = len(set(clusters))
+    found = _clustered(values, clusters)
+    mean, documents = float(values.mean()), found.documents
     if documents < 2:
-        return Estimate(float(values.mean()), -np.inf, np.inf, len(values), documents)
-    low, high = np.quantile(bootstrap_means(values, clusters, draws, seed), [0.025, 0.975])
-    return Estimate(float(values.mean()), float(low), float(high), len(values), documents)
+        return Estimate(mean, -np.inf, np.inf, len(values), documents)
+    low, high = (
+        mean - found.error * _unskewed(sign * stdtrit(found.freedom, 0.975), found.skewness)
+        for sign in (1, -1)
+    )
+    return Estimate(mean, float(low), float(high), len(values), documents)
+
+
+@dataclass(frozen=True)
+class _Clustered:
+    """Standard error of a mean, degrees of freedom, and skewness of the documents' residual sums
+    over the root of their number."""
+
+    error: float
+    freedom: float
+    skewness: float
+    documents: int
+
+
+def _clustered(values: Floats, clusters: Sequence[str]) -> _Clustered:
+    sums, counts = cluster_sums(values, clusters)
+    if len(sums) < 2 or np.ptp(values) == 0:
+        return _Clustered(0.0 if len(sums) > 1 else np.inf, 1.0, 0.0, len(sums))
+    share = counts / counts.sum()
+    residuals = sums - counts * values.mean()
+    # Each residual over 1 − share: what the mean would lose without the document.
+    error = np.linalg.norm(residuals / (1 - share)) / counts.sum()
+    spread = np.linalg.norm(residuals)
+    skewness = float(np.sum((residuals / spread) ** 3)) if spread > 0 else 0.0
+    freedom = max(1 / np.sum(share**2) - 1, 1.0)
+    return _Clustered(float(error), float(freedom), skewness, len(sums))
+
+
+def _unskewed(t: float, skewness: float) -> float:
+    """Inverse of Hall's g(T) = T + γT²/3 + γ²T³/27 + γ/6 (γ: skewness / √documents) at `t`."""
+    shifted = t - skewness / 6
+    root = np.cbrt(1 + skewness * shifted)
+    # (root − 1) · 3/γ without the division by γ, which may be 0.
+    return 3 * shifted / (1 + root + root**2)
+
+
+def cluster_error(values: Floats, clusters: Sequence[str]) -> float:
+    """Standard error of the mean of `values` `(n,)` over documents: the root of the sum of squares
+    of what leaving out one document does to the mean (CR3 of Bell and McCaffrey, Survey
+    Methodology 2002, slightly too wide rather than too narrow). Infinite for one document."""
+    return _clustered(np.asarray(values, dtype=np.float64), clusters).error
+
+
+def minimum_detectable_effect(
+    values: Floats, clusters: Sequence[str], power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """The smallest true mean that a two-sided test at `alpha` finds with chance `power`, in the
+    units of `values` `(n,)`, for as many documents that spread alike: (t at 1 − alpha/2 + t at
+    power) standard errors (Bloom, Evaluation Review 1995). Infinite for one document."""
+    found = _clustered(np.asarray(values, dtype=np.float64), clusters)
+    return float(found.error * sum(stdtrit(found.freedom, [1 - alpha / 2, power])))
 
 
 def paired_difference(
@@ -64,16 +131,76 @@ def paired_difference(
     return estimate(np.asarray(first) - np.asarray(second), clusters, draws, seed)
 
 
-def sign_flip_p(
-    differences: Floats, clusters: Sequence[str], permutations: int = 1000, seed: int = 0
-) -> float:
-    """One-sided p that the mean difference is above zero, flipping signs of whole documents.
+def permutation_p(observed: float, null: Floats, side: Side = "greater") -> float:
+    """p of a figure among those of `null` `(k,)` permutations: (1 + as extreme) / (1 + k), so it
+    is never zero (Phipson and Smyth, SAGMB 2010). Two-sided: twice the smaller of both sides."""
+    null = np.asarray(null, dtype=np.float64)
+    slack = 1e-12 * max(1.0, abs(observed))  # sums in another order are ties
+    above = float((1 + np.sum(null >= observed - slack)) / (1 + len(null)))
+    below = float((1 + np.sum(null <= observed + slack)) / (1 + len(null)))
+    return {"greater": above, "less": below, "two-sided": min(1.0, 2 * min(above, below))}[side]
 
-    (1 + draws at least as large) / (1 + draws), so it is never zero.
-    """
+
+def sign_flip_p(
+    differences: Floats,
+    clusters: Sequence[str],
+    permutations: int = 1000,
+    seed: int = 0,
+    side: Side = "greater",
+) -> float:
+    """p that the mean of paired differences `(n,)` is above zero (`side`: or below, or off it),
+    flipping signs of whole documents."""
     sums, _ = cluster_sums(differences, clusters)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(permutations, len(sums)))
-    return float((1 + np.sum(signs @ sums >= sums.sum() - 1e-12)) / (1 + permutations))
+    return permutation_p(float(sums.sum()), signs @ sums, side)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number, in their order (Holm, Scandinavian Journal of Statistics
+    1979): rejecting where the adjusted one is under 0.05 makes one false claim or more with a
+    chance of 5% at most. Raises DataError for values outside [0, 1]."""
+    found = np.asarray(ps, dtype=np.float64)
+    if not ((found >= 0) & (found <= 1)).all():
+        raise DataError("p-values lie in [0, 1]", found=found[~((found >= 0) & (found <= 1))][0])
+    order = np.argsort(found, kind="stable")
+    steps = np.maximum.accumulate(found[order] * np.arange(len(found), 0, -1))
+    adjusted = np.empty_like(found)
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted.tolist()
+
+
+def auc(scores: Floats, labels: Floats) -> float:
+    """Chance that a positive row scores above a negative one, ties counting half.
+
+    scores `(n,)`; labels `(n,)`, true or 1 for positives. Raises DataError without both kinds.
+    """
+    return float(_placements(scores, labels)[np.asarray(labels, dtype=bool)].mean())
+
+
+def auc_rows(scores: Floats, labels: Floats) -> Floats:
+    """Values `(n,)` whose mean is the AUC and whose spread over documents is its own: AUC + n/m
+    (V − AUC), V the share of the other kind on the right side of the row and m the rows of its own
+    kind (DeLong, DeLong and Clarke-Pearson, Biometrics 1988; for clusters Obuchowski, Biometrics
+    1997). A value may lie outside [0, 1]. Raises DataError without both kinds."""
+    positive = np.asarray(labels, dtype=bool)
+    values, area = _placements(scores, positive), auc(scores, positive)
+    own = np.where(positive, positive.sum(), (~positive).sum())
+    return area + len(values) / own * (values - area)
+
+
+def _placements(scores: Floats, labels: Floats) -> Floats:
+    """Share of the other kind that each row is on the right side of, ties half: `(n,)`."""
+    scores, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
+    count = int(positive.sum())
+    if len(scores) != len(positive) or not 0 < count < len(positive):
+        raise DataError(
+            "an AUC needs a score a row, and rows of both kinds",
+            found=f"{len(scores)} scores, {count} positive of {len(positive)} rows",
+        )
+    below = rankdata(scores)
+    for kind in (positive, ~positive):
+        below[kind] -= rankdata(scores[kind])
+    return np.where(positive, below / (len(positive) - count), 1 - below / count)
 
 
 def derangement(clusters: Sequence[str], seed: int = 0, same: bool = False) -> NDArray[np.int64]:
@@ -81,13 +208,19 @@ def derangement(clusters: Sequence[str], seed: int = 0, same: bool = False) -> N
 
     −1 where no such row exists. Partners are drawn by a generator keyed on `seed`.
     """
-    names = np.asarray(clusters)
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    members = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])
     rng = np.random.default_rng(seed)
-    partners = np.full(len(names), -1, dtype=np.int64)
-    for row, name in enumerate(names):
-        pool = names == name if same else names != name
-        pool[row] = False
-        choices = np.flatnonzero(pool)
-        if choices.size:
-            partners[row] = rng.choice(choices)
+    partners = np.full(len(index), -1, dtype=np.int64)
+    for row, cluster in enumerate(index):
+        own = members[cluster]
+        count = len(own) - 1 if same else len(index) - len(own)
+        if not count:
+            continue
+        pick = int(rng.integers(count))
+        if same:
+            partners[row] = own[pick + (own[pick] >= row)]
+        else:
+            # The pick-th row that is none of `own`: as many places on as members stand before it.
+            partners[row] = pick + np.searchsorted(own - np.arange(len(own)), pick, side="right")
     return partners

@@ -1,189 +1,247 @@
-"""Evaluate a pair on held-out documents: round trip, floors, controls, collapse, verdict."""
+"""Evaluate a pair on held-out documents: every part, findings with floors, warnings, verdict."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
-import torch
+import pyarrow as pa
+import yaml
 
-from nlakit.config import EvalConfig, RunConfig
-from nlakit.core.contract import Contract, read_contract
-from nlakit.core.statistics import derangement, estimate
+from nlakit.core.statistics import estimate
 from nlakit.core.textstats import collapse_summary
 from nlakit.errors import DataError
-from nlakit.evaluate.conditions import ar_inputs, pick_rows, random_directions
-from nlakit.evaluate.scoring import gains, score_all, score_table, summarise
+from nlakit.evaluate import roundtrip
+from nlakit.evaluate.bench import Bench, Part
+from nlakit.evaluate.data_checks import check_data
+from nlakit.evaluate.findings import SCHEMA, findings, value_table
+from nlakit.evaluate.scoring import MEASURES, Scores, gains, score_table, summarise
 from nlakit.evaluate.verdict import FLOORS, judge
-from nlakit.models.reconstructor import Reconstructor
-from nlakit.models.subject import load_subject
-from nlakit.models.verbalizer import Verbalizer
+from nlakit.evaluate.warnings import warnings_of
 from nlakit.parquet import write_table
-from nlakit.progress import ticker
-from nlakit.rows import TableRows, read_mean, read_rows
-from nlakit.rundir import Rows, RunDir, atomic_write
-from nlakit.stage import stage
+from nlakit.progress import say
+from nlakit.rows import TableRows
+from nlakit.rundir import atomic_write
+
+Measure = Callable[[Bench], Part]
+# In their order: what the AV writes comes before what the AR reads of it.
+QUICK = ("av_reading", "roundtrip", "ar_reading", "baselines", "retrieval", "truth", "collapse")
+FULL = (*QUICK, "attribution", "av_sweep")
+JUDGED = ("rewrites", "judged_claims", "judged_quality")
 
 
-@stage("eval", parents=("tables", "pair"), sections=("eval", "subject", "seed"))
-def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
-    """Write rows.parquet (a row's source, label and AV text), scores.parquet and results.json."""
-    settings = config.eval
-    rows = pick_rows(read_rows(rundir, "test")[0], settings.rows)
+def write_evaluation(bench: Bench, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Run every part of the profile and write into the bench's folder: rows.parquet (source,
+    label, explanation), values.parquet (a value a row), texts.parquet (every text that was read,
+    whole), findings.parquet (means with intervals, floors, gains), results.json and eval.yaml.
+
+    Raises DataError with fewer than two documents: floors and intervals need others beside each.
+    """
+    rows, settings = bench.rows, bench.settings
     if len(set(rows.doc_ids)) < 2:
         raise DataError(
             "too few held-out documents: floors and intervals need others beside each",
             found=f"{len(set(rows.doc_ids))} in the test part",
             do="use more documents, or a larger split.test",
         )
-    pair = rundir.need("pair")
-    mean = read_mean(pair / "ar")
-    subject = load_subject(config.subject)
-    contract = read_contract(pair / "av")
-    av = Verbalizer.load(subject, contract, read_mean(pair / "av"), pair / "av")
-    texts = av_texts(av, rows, settings, folder)
-    controls = av_controls(av, rows, settings, config.seed)
-    gap = label_gap(av, rows, settings, config.seed)
-    ar = Reconstructor.load(subject, read_contract(pair / "ar"), pair / "ar")
-    scores = score_all(ar, rows, ar_inputs(rows, texts, ar.tokenizer, config.seed), mean)
-    results = assemble(rows, texts, scores, settings, config.seed)
-    results |= {"av_loss": gap, "provenance": provenance(rundir, ar.contract, scores.base)}
-    results["av_controls"] = summarise_controls(ar, rows, controls, mean, settings, config.seed)
-    write_table(folder / "scores.parquet", score_table(scores, rows))
-    atomic_write(folder / "results.json", json.dumps(results, indent=1) + "\n")
-    return Rows(entered=len(rows), kept=len(rows))
-
-
-def av_texts(av: Verbalizer, rows: TableRows, settings: EvalConfig, folder: Path) -> list[str]:
-    """Greedy explanations of the rows, stored in full as soon as they exist."""
-    file = folder / "av_texts.json"
-    if file.exists():
-        return json.loads(file.read_text(encoding="utf-8"))["texts"]
-    with ticker("explanations", len(rows)) as progress:
-        texts = av.explain(rows.vectors, batch=settings.generate_batch, on_batch=progress.advance)
-    atomic_write(file, json.dumps({"row_ids": rows.row_ids, "texts": texts}, indent=1) + "\n")
-    return texts
-
-
-def av_controls(
-    av: Verbalizer, rows: TableRows, settings: EvalConfig, seed: int
-) -> dict[str, list[str]]:
-    """Texts the AV writes for a random direction of the same norm, a zero vector, and without
-    injection. The last two are one text whatever the row."""
-    count = min(settings.control_rows, len(rows))
-    real = av.scaled(rows.vectors[:count])
-    scale = float(real.norm(dim=-1).mean())
-    random = torch.as_tensor(
-        random_directions((count, real.shape[1]), scale, seed), device=av.device
-    )
-    batch, decoding = settings.generate_batch, av.decoding()
-    with ticker("AV controls", count + 2) as progress:
-        drawn = av.write(random, count, batch, decoding, progress.advance)
-        zero = av.write(torch.zeros_like(real[:1]), 1, batch, decoding, progress.advance)
-        none = av.write(None, 1, batch, decoding, progress.advance)
-    return {"random_direction": drawn, "zero": zero * count, "no_injection": none * count}
-
-
-def summarise_controls(
-    ar: Reconstructor,
-    rows: TableRows,
-    controls: dict[str, list[str]],
-    mean: Any,
-    settings: EvalConfig,
-    seed: int,
-) -> dict[str, Any]:
-    """Scores of control texts against the rows' own vectors, with one whole text as example."""
-    summary = {}
-    for name, texts in controls.items():
-        some = rows.take(range(len(texts)))
-        scores = score_all(ar, some, {"real": texts}, mean)
-        found = summarise(scores, some, settings.bootstrap, seed)["real"]
-        summary[name] = {**found, "texts": len(set(texts)), "example": texts[0]}
-    return summary
-
-
-def label_gap(av: Verbalizer, rows: TableRows, settings: EvalConfig, seed: int) -> dict[str, Any]:
-    """Loss of the labels with the right vector and with another document's, nats a token."""
-    partners = derangement(rows.doc_ids, seed)
-    usable = np.flatnonzero(partners >= 0)
-    texts = [rows.texts[i] for i in usable]
-    injected = av.scaled(rows.vectors)
-    right = av.label_loss(injected[usable], texts)
-    wrong = av.label_loss(injected[partners[usable]], texts)
-    documents = [rows.doc_ids[i] for i in usable]
-    draws = settings.bootstrap
-    return {
-        "right": estimate(right, documents, draws, seed).as_dict(),
-        "other": estimate(wrong, documents, draws, seed).as_dict(),
-        "gap": estimate(wrong - right, documents, draws, seed).as_dict(),
+    parts = [run_part(name, bench) for name in wanted(bench)]
+    found = findings(parts, rows.doc_ids, settings.bootstrap, bench.seed, roundtrip.groups_of(rows))
+    results = assemble(bench, parts) | {"provenance": dict(provenance)}
+    results["provenance"] |= {
+        "baseline": bench.base,
+        "baseline_source": "the evaluated rows, with the mean unit vector of av, ar and rl",
     }
+    results["warnings"] = warnings_of(bench, parts, found) + check_data(bench)
+    folder = bench.folder
+    write_table(folder / "rows.parquet", row_table(bench))
+    write_table(folder / "values.parquet", value_table(parts, rows.row_ids, rows.doc_ids))
+    write_table(folder / "texts.parquet", text_table(parts, rows))
+    write_table(folder / "findings.parquet", pa.Table.from_pylist(found, schema=SCHEMA))
+    atomic_write(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(folder / "eval.yaml", sidecar(results))
+    return results
 
 
-def assemble(
-    rows: TableRows, texts: list[str], scores: Any, settings: EvalConfig, seed: int
-) -> dict[str, Any]:
-    """Everything that is said about the round trip, as one JSON-able mapping."""
-    draws = settings.bootstrap
-    floors = [name for name in FLOORS if name in scores.values]
-    verdict = judge(
-        texts,
-        scores.of("centred_cosine"),
-        scores.of("fve")["real"],
-        rows.doc_ids,
-        draws=draws,
-        permutations=settings.permutations,
-        seed=seed,
-    )
+def wanted(bench: Bench) -> list[str]:
+    """The parts of the profile; those that need a judge only where there is one."""
+    names = FULL if bench.settings.profile == "full" else QUICK
+    return [*names, *(JUDGED if bench.judge else ())]
+
+
+def run_part(name: str, bench: Bench) -> Part:
+    """A part's values, kept as soon as they exist, so that a restart does not take them again."""
+    file = bench.folder / "parts" / f"{name}.json"
+    if file.exists():
+        return Part.parse(file.read_text(encoding="utf-8"))
+    say(f"evaluation: {name}")
+    measure: Measure = import_module(f"nlakit.evaluate.{name}").measure
+    part = measure(bench)
+    file.parent.mkdir(exist_ok=True)
+    atomic_write(file, part.dump())
+    return part
+
+
+def assemble(bench: Bench, parts: list[Part]) -> dict[str, Any]:
+    """Everything that is said, as one JSON-able mapping."""
+    rows, texts, settings, seed = bench.rows, bench.texts, bench.settings, bench.seed
+    named = {part.name: part for part in parts}
     written = np.array([bool(text.strip()) for text in texts])
-    nonempty = scores.of("centred_cosine")["real"][written]
-    return {
-        "verdict": {
-            "word": verdict.word,
-            "reasons": verdict.reasons,
-            "evidence": verdict.evidence,
-        },
+    results: dict[str, Any] = {
+        "profile": settings.profile,
+        "settings": {**settings.model_dump(mode="json", exclude={"judge"}), "seed": seed},
         "rows": {
             "attempted": len(rows),
             "documents": len(set(rows.doc_ids)),
             "empty": int((~written).sum()),
-            "centred_cosine_without_empty": float(nonempty.mean()) if len(nonempty) else None,
         },
+        "texts": collapse_summary(texts),
+        "label_texts": collapse_summary(rows.texts),
+        "parts": {part.name: {"notes": part.notes, "detail": part.detail} for part in parts},
+    }
+    results |= scored(bench, scores_of(named["roundtrip"], bench.base))
+    results["card"] = named["roundtrip"].detail["card"]
+    nonempty = named["roundtrip"].of("centred_cosine", "real")[written]
+    results["rows"]["centred_cosine_without_empty"] = (
+        float(nonempty.mean()) if len(nonempty) else None
+    )
+    if "av_reading" in named:
+        results |= read_by_av(named["av_reading"], bench)
+    return results
+
+
+def scores_of(part: Part, base: float) -> Scores:
+    """The round trip's values by condition and measure."""
+    values: dict[str, dict[str, Any]] = {}
+    for one in part.measured:
+        if one.measure in MEASURES:
+            values.setdefault(one.condition, {})[one.measure] = one.values
+        elif one.measure == "mrr":
+            values[one.condition]["rank"] = 1 / one.values - 1
+    return Scores(values, part.texts, base)
+
+
+def scored(bench: Bench, scores: Scores) -> dict[str, Any]:
+    """Verdict, scores and gains of the round trip, and every row as an example."""
+    rows, draws, seed = bench.rows, bench.settings.bootstrap, bench.seed
+    centred = scores.of("centred_cosine")
+    floors = [name for name in FLOORS if name in scores.values]
+    verdict = judge(
+        bench.texts,
+        centred,
+        scores.of("fve")["real"],
+        rows.doc_ids,
+        draws=draws,
+        permutations=bench.settings.permutations,
+        seed=seed,
+    )
+    write_table(bench.folder / "scores.parquet", score_table(scores, rows))
+    return {
+        "verdict": {"word": verdict.word, "reasons": verdict.reasons, "evidence": verdict.evidence},
         "scores": summarise(scores, rows, draws, seed),
         "gains": gains(scores, rows, floors, draws, seed),
         "floors": floors,
-        "texts": collapse_summary(texts),
-        "label_texts": collapse_summary(rows.texts),
-        "examples": [
-            {
-                "row_id": rows.row_ids[i],
-                "source_family": rows.families[i],
-                "source": rows.sources[i],
-                "label": rows.texts[i],
-                "explanation": texts[i],
-                "centred_cosine": float(scores.of("centred_cosine")["real"][i]),
-                "cosine": float(scores.of("cosine")["real"][i]),
-                "fve": float(scores.of("fve")["real"][i]),
-                "label_centred_cosine": float(scores.of("centred_cosine")["label"][i]),
-                "other_row_centred_cosine": float(scores.of("centred_cosine")["other_row"][i]),
-            }
-            for i in range(len(rows))
-        ],
+        "examples": [example(bench, scores, i) for i in range(len(rows))],
     }
 
 
-def provenance(rundir: RunDir, contract: Contract, base: float) -> dict[str, Any]:
-    """Where the figures come from."""
-    pair = rundir.manifest("pair")
+def example(bench: Bench, scores: Scores, i: int) -> dict[str, Any]:
+    """One row with its texts and scores."""
+    rows, centred = bench.rows, scores.of("centred_cosine")
+    known = {name: float(centred[name][i]) for name in ("label", "other_row") if name in centred}
     return {
-        "pair": pair.identity() if pair else None,
-        "git_commit": pair.git_commit if pair else None,
-        "versions": pair.versions if pair else {},
-        "base_model": contract.extraction.base_model,
-        "layer": contract.layer,
-        "subject_precision": contract.nlakit.subject_precision,
-        "baseline": base,
-        "baseline_source": "the evaluated rows, with the mean unit vector of av, ar and rl",
-        "training_baseline": contract.nlakit.baseline,
+        "row_id": rows.row_ids[i],
+        "doc_id": rows.doc_ids[i],
+        "source_family": rows.families[i],
+        "source": rows.sources[i],
+        "label": rows.texts[i],
+        "explanation": bench.texts[i],
+        "centred_cosine": float(centred["real"][i]),
+        "cosine": float(scores.of("cosine")["real"][i]),
+        "fve": float(scores.of("fve")["real"][i]),
+        "label_centred_cosine": known.get("label"),
+        "other_row_centred_cosine": known.get("other_row"),
     }
+
+
+def read_by_av(part: Part, bench: Bench) -> dict[str, Any]:
+    """The AV's losses and controls as the report and the card show them."""
+
+    def spanned(measure: str, condition: str) -> dict[str, Any]:
+        values = part.of(measure, condition)
+        known = np.flatnonzero(~np.isnan(values))
+        documents = [bench.documents[i] for i in known]
+        return estimate(values[known], documents, bench.settings.bootstrap, bench.seed).as_dict()
+
+    found: dict[str, Any] = {}
+    if any(one.measure == "gap" for one in part.measured):
+        places = {"right": "right_vector", "other": "other_vector"}
+        found["av_loss"] = {name: spanned("nll", place) for name, place in places.items()}
+        found["av_loss"]["gap"] = spanned("gap", "labels")
+    controls = part.detail.get("controls", {})
+    scored_too = {one.condition for one in part.measured if one.measure == "fve"}
+    found["av_controls"] = {
+        name: {**control, **{m: spanned(m, name) for m in ("fve", "centred_cosine")}}
+        for name, control in controls.items()
+        if name in scored_too
+    }
+    return found
+
+
+def row_table(bench: Bench) -> pa.Table:
+    """The evaluated rows without their vectors, in their order."""
+    rows = bench.rows
+    norms = np.linalg.norm(rows.vectors.astype(np.float64), axis=1)
+    return pa.table(
+        {
+            "row_id": rows.row_ids,
+            "doc_id": rows.doc_ids,
+            "source_family": rows.families,
+            "position": rows.positions,
+            "norm": norms,
+            "source": rows.sources,
+            "label": rows.texts,
+            "explanation": bench.texts,
+        }
+    )
+
+
+def text_table(parts: list[Part], rows: TableRows) -> pa.Table:
+    """Part, condition, row and whole text of everything that was read or written."""
+    names = ("part", "condition", "row_id", "text")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for part in parts:
+        for condition, texts in part.texts.items():
+            for row_id, text in zip(rows.row_ids, texts, strict=False):
+                if text is not None:
+                    for name, value in zip(
+                        names, (part.name, condition, row_id, text), strict=True
+                    ):
+                        columns[name].append(value)
+    return pa.table(columns, schema=pa.schema([(name, pa.string()) for name in names]))
+
+
+def sidecar(results: Mapping[str, Any]) -> str:
+    """eval.yaml: what a reader of the checkpoint must know in one short file."""
+    scores, found = results["scores"]["real"], results["provenance"]
+    headline = {
+        name: {key: round(scores[name][key], 4) for key in ("mean", "low", "high")}
+        for name in ("fve", "centred_cosine", "cosine")
+    }
+    gain = results["gains"]["centred_cosine"]
+    headline["content_gain"] = {
+        "over": gain["best_floor"],
+        **{key: round(gain[key], 4) for key in ("mean", "low", "high")},
+    }
+    record = {
+        "commit": found.get("git_commit"),
+        "data_sha256": found.get("data_sha256"),
+        "rows": results["rows"],
+        "verdict": results["verdict"]["word"],
+        "warnings": [one["code"] for one in results["warnings"]],
+        "scores": headline,
+        "card_block": results["card"],
+    }
+    return yaml.safe_dump(record, sort_keys=False, allow_unicode=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,6 @@ from nlakit.core.metrics import (
     retrieval_ranks,
 )
 from nlakit.core.statistics import estimate, paired_difference
-from nlakit.models.reconstructor import Reconstructor
 from nlakit.rows import TableRows
 
 MEASURES = ("fve", "centred_cosine", "cosine", "mse")
@@ -37,8 +36,14 @@ class Scores:
         return {condition: found[measure] for condition, found in self.values.items()}
 
 
+class Reader(Protocol):
+    """What turns texts into vectors: an AR, or a bench that remembers what its AR has read."""
+
+    def reconstruct(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+
 def score_all(
-    ar: Reconstructor,
+    ar: Reader,
     rows: TableRows,
     inputs: Mapping[str, Sequence[str | None]],
     mean: NDArray[Any],

@@ -13,6 +13,7 @@ from nlakit.errors import DataError
 from nlakit.markdown import environment
 from nlakit.models.embedded import NAMES as EMBEDDED
 from nlakit.publish.parcel import STAGES, Parcel
+from nlakit.publish.report_numbers import interval, num, percent
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 SECTIONS = ("verdict", "rows", "scores", "gains", "provenance")  # of an evaluation
@@ -26,7 +27,7 @@ def write_card(parcel: Parcel, name: str, origin: str | None, license: str | Non
     gives the same bytes. Without an evaluation the card says so and gives no score. Raises
     DataError if results.json is no evaluation, or of another subject or layer than the contract's.
     """
-    from nlakit.publish.report import MEASURES, NAMES, checks, condition_groups, num
+    from nlakit.publish.report import MEASURES, NAMES, checks, condition_groups
 
     contracts = parcel.contracts
     contract = contracts.get(f"av/{FILE}") or next(iter(contracts.values()))
@@ -41,8 +42,12 @@ def write_card(parcel: Parcel, name: str, origin: str | None, license: str | Non
         name=name,
         origin=origin,
         license=license,
-        front=_front(parcel.what, contract, license, tables),
-        facts=_facts(parcel, contract, results),
+        front=front_matter(parcel.what, contract.extraction.base_model, license, tables),
+        facts=facts_of(
+            parcel.what,
+            parcel.contracts,
+            results["provenance"].get("git_commit") if results else None,
+        ),
         tables=tables,
         stages=_stages(parcel),
         results=results,
@@ -72,10 +77,10 @@ def _check_same(results: Any, contract: Contract) -> None:
         )
 
 
-def _front(
-    what: str, contract: Contract, license: str | None, tables: Sequence[tuple[str, int]]
+def front_matter(
+    what: str, base: str, license: str | None, tables: Sequence[tuple[str, int]] = ()
 ) -> dict[str, Any]:
-    base = contract.extraction.base_model
+    """What Hugging Face reads ahead of a card; `base` is named as the hub names it, or left out."""
     base = EMBEDDED[1] if base in EMBEDDED else base
     front: dict[str, Any] = {"license": license} if license else {}
     if what == "tables":
@@ -88,14 +93,15 @@ def _front(
     return front | {"pipeline_tag": "feature-extraction" if what == "ar" else "text-generation"}
 
 
-def _facts(
-    parcel: Parcel, contract: Contract, results: Mapping[str, Any] | None
+def facts_of(
+    what: str, contracts: Mapping[str, Contract], evaluated: str | None
 ) -> list[tuple[str, str]]:
-    """What must be known to use or judge the files."""
+    """What must be known to use or judge the files. contracts: by file name, at least one;
+    evaluated: commit of the evaluation, where the contracts name none."""
+    contract = contracts.get(f"av/{FILE}") or next(iter(contracts.values()))
     nla, layer = contract.nlakit, contract.layer
-    evaluated = results["provenance"].get("git_commit") if results else None
     versions = ", ".join(f"{k} {v}" for k, v in nla.versions.items())
-    records = [found.nlakit for found in parcel.contracts.values()]
+    records = [found.nlakit for found in contracts.values()]
     trained_on = {record.role: record.data_sha256 for record in records if record.role != "table"}
     found: list[tuple[str, Any]] = [
         ("subject", f"`{contract.extraction.base_model}`, in {nla.subject_precision}"),
@@ -104,7 +110,7 @@ def _facts(
         ("width", contract.d_model),
         ("centring of what is injected", nla.centring),
         ("FVE baseline", f"{nla.baseline:.4f}, {nla.baseline_source}" if nla.baseline else None),
-        ("blocks of the AR", contract.ar_blocks if parcel.what in ("pair", "ar") else None),
+        ("blocks of the AR", contract.ar_blocks if what in ("pair", "ar") else None),
         *((f"SHA-256 of the {role.upper()}'s data", sha256) for role, sha256 in trained_on.items()),
         ("hash of the settings", nla.config_hash),
         ("commit of nlakit", nla.git_commit or evaluated or "unknown"),
@@ -115,8 +121,6 @@ def _facts(
 
 def limitations(results: Mapping[str, Any]) -> list[str]:
     """What the evaluation found wanting, with its numbers."""
-    from nlakit.publish.report import num, percent
-
     scores, rows = results["scores"], results["rows"]
     own = num(scores["real"]["centred_cosine"]["mean"])
     compared = {
@@ -178,12 +182,8 @@ def _stages(parcel: Parcel) -> list[tuple[str, Any, Any, str]]:
 
 
 def spanned(found: Mapping[str, Any]) -> str:
-    from nlakit.publish.report import interval, num
-
     return f"{num(found['mean'])} {interval(found)}"
 
 
 def top(retrieval: Mapping[str, Any] | None) -> str:
-    from nlakit.publish.report import num
-
     return f"{num(retrieval['top1'], 2)} of {retrieval['candidates']}" if retrieval else ""

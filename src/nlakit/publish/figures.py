@@ -47,6 +47,7 @@ STYLE: dict[Any, Any] = {
 }
 WIDE, NARROW = (4.0, 3.1), (3.2, 4.2)
 Estimates = Mapping[str, Any]
+Panel = tuple[str, Sequence[tuple[str, Estimates]], Sequence[Estimates | None]]
 
 
 def histogram(real: Sequence[float], floor: Sequence[float], floor_name: str) -> Markup | None:
@@ -109,6 +110,33 @@ def bars(measure: str, entries: Sequence[tuple[str, Estimates, str]]) -> Markup 
         return _svg(figure, f"bars {measure}")
 
 
+def multiples(name: str, panels: Sequence[Panel], axis: str) -> Markup | None:
+    """Small multiples with one scale: points in their order with intervals, floors dashed.
+
+    A panel is its title, its points (label and estimate), and a floor a point, None without one.
+    """
+    if not panels:
+        return None
+    columns = min(len(panels), 3)
+    lines = -(-len(panels) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure, grid = _canvas((0.4 + 2.5 * columns, 2.4 * lines), (lines, columns))
+        for axes, (title, entries, floors) in zip(grid.flat, panels, strict=False):
+            places = range(len(entries))
+            reach = [[_reach(one, side) for _, one in entries] for side in ("low", "high")]
+            axes.errorbar(places, [_mean(one) for _, one in entries], yerr=reach, color=BLUE,
+                          ecolor=INK, marker="o", markersize=4, capsize=2.5, linewidth=1.6,
+                          elinewidth=1)  # fmt: skip
+            axes.plot(places, [_mean(one) for one in floors], color=ORANGE, linewidth=1.2,
+                      linestyle="--")  # fmt: skip
+            axes.set_xticks(places, [label for label, _ in entries])
+            axes.set_title(title)
+            axes.set_xlabel(axis)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        return _svg(figure, name)
+
+
 def training(
     name: str, records: Sequence[Mapping[str, Any]], held_out: Mapping[str, str], measure: str
 ) -> Markup | None:
@@ -157,17 +185,27 @@ def _finite(values: Sequence[float]) -> np.ndarray:
     return array[np.isfinite(array)]
 
 
+def _mean(estimate: Estimates | None) -> float:
+    """NaN, a gap in a line, where there is none."""
+    mean = _number((estimate or {}).get("mean"))
+    return math.nan if mean is None else mean
+
+
 def _reach(estimate: Estimates, side: str) -> float:
     """Length of an error bar; an unbounded interval has none."""
-    bound = _number(estimate.get(side))
-    return 0.0 if bound is None else abs(bound - float(estimate["mean"]))
+    bound, mean = _number(estimate.get(side)), _number(estimate.get("mean"))
+    return 0.0 if bound is None or mean is None else abs(bound - mean)
 
 
-def _canvas(size: tuple[float, float], panels: int = 1) -> tuple[Figure, Any]:
+def _canvas(size: tuple[float, float], panels: int | tuple[int, int] = 1) -> tuple[Figure, Any]:
+    """`panels` below each other share their x axis; a grid `(lines, columns)` its y axis."""
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasSVG(figure)
-    axes = figure.subplots(panels, 1, sharex=True)
-    for one in np.atleast_1d(axes):
+    if isinstance(panels, tuple):
+        axes = figure.subplots(*panels, sharey=True, squeeze=False)
+    else:
+        axes = figure.subplots(panels, 1, sharex=True)
+    for one in np.ravel(axes):
         one.grid(color=RULE, linewidth=0.6, alpha=0.7)
         one.set_axisbelow(True)
         one.xaxis.set_major_locator(MaxNLocator(6))

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from nlakit.config import ReportConfig, RunConfig, dump_config
 from nlakit.evaluate.verdict import MAX_EMPTY, MAX_OPENING, MIN_UNIQUE, SENSITIVE_GAIN
 from nlakit.parquet import read_table
 from nlakit.publish import figures
+from nlakit.publish.report_numbers import finite as finite
+from nlakit.publish.report_numbers import interval, num, p_value, percent, plain
+from nlakit.publish.report_parts import CONDITIONS, MEASURES, NAMES
+from nlakit.publish.report_rows import rows_json, spread_examples
+from nlakit.publish.report_sections import looked_up, sections, word_scale, words_of
 from nlakit.rundir import Rows, RunDir, atomic_write
 from nlakit.stage import stage
 
@@ -27,28 +32,6 @@ HALVES = {
     "av": "AV, on labels",
     "pair": "AR, adapted to the AV's texts",
 }
-MEASURES = {"fve": "FVE", "centred_cosine": "Centred cosine", "cosine": "Cosine", "mse": "MSE"}
-# Group → condition → its name and what the AR is fed.
-CONDITIONS = {
-    "The pair": {"real": ("AV text", "the explanation the AV wrote for this row")},
-    "Ceiling": {"label": ("label", "the teacher's label of the row, which the AR was trained on")},
-    "Floors: texts that do not describe the row": {
-        "mean": ("mean vector", "ū, the mean direction of the training rows; no AR, no text"),
-        "empty": ("empty text", "the empty string"),
-        "gibberish": ("gibberish", "random letters in groups as long as words"),
-        "unrelated": ("unrelated text", "fixed sentences about nothing in the corpus"),
-        "other_row": ("another row's text", "the AV text of a row of another document"),
-    },
-    "Copy controls: pasted text or topic alone": {
-        "last_token": ("last token", "the last token of the source and nothing else"),
-        "last_10_tokens": ("last 10 tokens", "the last ten tokens of the source, word by word"),
-        "same_document": ("same document", "the AV text of another position of the document"),
-        "label_other_row": ("another row's label", "the label of a row of another document"),
-    },
-}
-NAMES = {key: name for group in CONDITIONS.values() for key, (name, _) in group.items()}
-SHOWN_SOURCE = 300
-LAST_WORD = re.compile(r"\S{1,24}\s*$")
 
 
 @stage("report", parents=PARENTS, sections=("report",))
@@ -58,13 +41,16 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     results = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))
     results.setdefault("provenance", {})["manifests"] = rundir.parent_identities(PARENTS)
     scores = read_table(evaluated / "scores.parquet")
+    found = evaluated / "findings.parquet"
+    findings = read_table(found).to_pylist() if found.exists() else []
     training, summaries = {}, {}
     for half in HALVES:
         lines = (rundir.need(half) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         training[half] = [json.loads(line) for line in lines if line.strip()]
         summary = rundir.need(half) / "training.json"
         summaries[half] = json.loads(summary.read_text(encoding="utf-8"))
-    page = render(results, scores, training, summaries, dump_config(config), config.report)
+    settings = dump_config(config)
+    page = render(results, scores, training, summaries, settings, config.report, findings)
     atomic_write(folder / "report.html", page)
     count = results["rows"]["attempted"]
     return Rows(entered=count, kept=count)
@@ -77,21 +63,27 @@ def render(
     summaries: Mapping[str, Mapping[str, Any]],
     config_yaml: str,
     settings: ReportConfig,
+    findings: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The whole page. `training` and `summaries` are metrics.jsonl and training.json by stage.
+    """The whole page. `training` and `summaries` are metrics.jsonl and training.json by stage;
+    `findings` the records of findings.parquet, which older evaluations do not have.
 
     The same arguments give the same bytes. Numbers that are missing or not finite are shown as
     such; every text is escaped.
     """
     floors = {name: results["gains"][name]["best_floor"] for name in ("fve", "centred_cosine")}
+    here = Path(__file__).parent
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(here),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"num": num, "percent": percent, "interval": interval}
+    environment.filters |= {
+        "num": num, "percent": percent, "interval": interval, "p": p_value, "plain": plain,
+    }  # fmt: skip
+    script = (here / "report.js").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
         results=results,
         name=(yaml.safe_load(config_yaml) or {}).get("name", "run"),
@@ -100,38 +92,34 @@ def render(
         names=NAMES,
         measures=MEASURES,
         groups=condition_groups(results["scores"]),
+        sections=sections(findings, results.get("parts") or {}, settings.rows),
         pictures=score_pictures(results, scores, floors["centred_cosine"]),
         curves=training_pictures(training),
         halves=HALVES,
         summaries=summaries,
         examples=spread_examples(results["examples"], settings.rows),
+        families=sorted({example["source_family"] for example in results["examples"]}),
+        every_row=every_row(results, scores, floors["centred_cosine"]),
         config_yaml=config_yaml,
+        style=Markup((here / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        # The only script that a browser may run here, whatever the texts hold.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def num(value: Any, digits: int = 3, signed: bool = False) -> str:
-    """A number for reading: a true minus sign, ∞, and a dash where there is none."""
-    if not isinstance(value, int | float) or math.isnan(value):
-        return "–"
-    sign = "+" if signed else ""
-    shown = f"{value:{sign}.{digits}f}" if math.isfinite(value) else f"{value:{sign}}"
-    return shown.replace("-", "−").replace("inf", "∞")
-
-
-def percent(share: Any) -> str:
-    return f"{num(100 * share, 0)}%" if finite(share) else "–"
-
-
-def interval(found: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """`[low, high]`, or why there is none."""
-    low, high = (found or {}).get("low"), (found or {}).get("high")
-    if finite(low) and finite(high):
-        return f"[{num(low, digits)}, {num(high, digits)}]"
-    return "no interval (one document)" if (found or {}).get("documents") == 1 else "no interval"
+def every_row(results: Mapping[str, Any], scores: pa.Table, floor: str) -> Markup:
+    """All rows for the page's script, each with the best floor's score of the same row."""
+    parts = results.get("parts") or {}
+    words = words_of((parts.get("attribution") or {}).get("detail") or {})
+    at_floor = by_condition(scores).get(floor, {})
+    return rows_json(
+        results["examples"],
+        {row: value for row, (value, _) in at_floor.items()},
+        looked_up(parts, [example["row_id"] for example in results["examples"]]),
+        words,
+        word_scale(words),
+    )
 
 
 def checks(evidence: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -264,32 +252,3 @@ def training_pictures(
         text = "At the end: " + ", ".join(ends) + "."
         pictures.append((figures.training(half, records, shown, measure), title, text))
     return pictures
-
-
-def spread_examples(examples: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
-    """`count` examples evenly spread over the order of centred cosine, best first."""
-
-    def key(example: Mapping[str, Any]) -> float:
-        value = example["centred_cosine"]
-        return value if finite(value) else -math.inf
-
-    order = sorted(examples, key=key, reverse=True)
-    places = np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))
-    return [
-        {**order[place], "place": int(place) + 1, "parts": source_parts(order[place]["source"])}
-        for place in places
-    ]
-
-
-def source_parts(source: str) -> tuple[str, str, str]:
-    """A source text as what is folded away, what is shown, and the last word.
-
-    The activation is taken at the last token. A word is cut at 24 characters, since some scripts
-    put no spaces.
-    """
-    match = LAST_WORD.search(source)
-    end = match.start() if match else len(source)
-    start = max(0, end - SHOWN_SOURCE)
-    space = source.find(" ", start, start + 24) if start else -1
-    start = space + 1 if space >= 0 else start
-    return source[:start], source[start:end], source[end:]

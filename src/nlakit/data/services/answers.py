@@ -19,7 +19,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-Kind = TypeVar("Kind", bound=Answer)
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class LabelAnswer(Answer):

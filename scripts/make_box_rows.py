@@ -1,0 +1,92 @@
+"""Keep held-out rows of the pair in the box in the package, and a sample of its training rows.
+
+python scripts/make_box_rows.py runs/box-rows
+
+The documents, parts, positions and labels are those of examples/gemma3-270m.yaml; only the
+documents that are kept are read. Test rows come in the order of that run's table, so that they are
+the rows it was evaluated on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nlakit import pipeline
+from nlakit.config import RunConfig, load_config
+from nlakit.data import activations, labels, tables
+from nlakit.data.labeler import label_table
+from nlakit.data.split import read_split
+from nlakit.evaluate.conditions import pick_rows
+from nlakit.models.subject import load_subject
+from nlakit.parquet import read_table, write_table
+from nlakit.rows import rows_of_file
+from nlakit.rundir import RunDir
+
+BOX = Path("src/nlakit/box/rows")
+EXAMPLE = Path("examples/gemma3-270m.yaml")
+TRAINING_DOCUMENTS, TRAINING_ROWS = 125, 4  # documents of each half's part, and rows of each
+COLUMNS = [
+    "row_id", "doc_id", "source_family", "position", "n_raw_tokens", "activation_layer", "token",
+    "detokenized_text_truncated", "api_explanation", "activation_vector",
+]  # fmt: skip
+
+
+def chosen(rundir: RunDir) -> dict[str, list[str]]:
+    """Part → documents that are read."""
+    split = read_split(rundir.need("split"))
+    parts = dict.fromkeys(("test", "av", "ar"))
+    found: dict[str, list[str]] = {part: [] for part in parts}
+    for doc, part in zip(split["doc_id"].to_pylist(), split["part"].to_pylist(), strict=True):
+        if part in found:
+            found[part].append(doc)
+    rng = np.random.default_rng(0)
+    for part in ("av", "ar"):
+        found[part] = sorted(rng.choice(found[part], TRAINING_DOCUMENTS, replace=False).tolist())
+    return found
+
+
+def labelled(
+    reader: activations.Reader, piece: pa.Table, config: RunConfig, rundir: RunDir
+) -> pa.Table:
+    """Rows of documents with their labels; rows without one stay out."""
+    rows = activations.read_chunk(reader, piece, config)
+    asked = labels.requests_of(rows)
+    made = labels.checked(labels.offline_labeler(rundir).label(asked), asked, config.labels.limits)
+    texts = label_table(made, asked)["api_explanation"].combine_chunks()
+    rows = rows.append_column("api_explanation", texts)
+    return rows.filter(pc.is_valid(rows["api_explanation"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="folder for the corpus and the split")
+    config = load_config(EXAMPLE)
+    rundir = pipeline.run(config, parser.parse_args().run, stages=("corpus", "split"))
+    corpus = read_table(rundir.need("corpus") / "corpus.parquet")
+    reader = activations.Reader(
+        load_subject(config.subject), [config.subject.layer], config.activations.expected_tokens
+    )
+    for part, documents in chosen(rundir).items():
+        wanted = pa.array(documents)
+        piece = corpus.filter(pc.is_in(corpus["doc_id"], value_set=wanted))
+        rows = labelled(reader, piece, config, rundir)
+        order = np.random.default_rng([config.seed, tables.PARTS.index(part)])
+        rows = rows.take(order.permutation(rows.num_rows)).select(COLUMNS)
+        target = BOX / f"{part}.parquet"
+        write_table(target, rows)
+        kept = rows_of_file(target)
+        count = config.eval.rows if part == "test" else TRAINING_DOCUMENTS * TRAINING_ROWS
+        per_document = 2 if part == "test" else TRAINING_ROWS
+        ids = pick_rows(kept, count, per_document).row_ids
+        place = {row: i for i, row in enumerate(kept.row_ids)}
+        write_table(target, rows.take([place[row] for row in ids]))
+        print(f"{target}: {len(ids)} rows of {len(set(kept.doc_ids))} documents")
+
+
+if __name__ == "__main__":
+    main()

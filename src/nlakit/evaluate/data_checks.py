@@ -1,0 +1,64 @@
+"""Warnings about the data that no score shows: rows of evaluation that training has seen, and a
+stored baseline that is not that of the vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from nlakit.core.metrics import baseline
+from nlakit.core.textstats import words
+from nlakit.evaluate.bench import Bench
+
+SHINGLE = 8  # words
+SEEN_SHARE = 0.5  # of a source's shingles that stand in training sources
+FEW = 0.02  # share of rows above which seen sources are a warning
+BASELINE_OFF = 0.05  # relative
+
+
+def check_data(bench: Bench) -> list[dict[str, Any]]:
+    """Warnings `contaminated-split` and `wrong-baseline`, each with its evidence."""
+    if bench.train is None or not len(bench.train):
+        return []
+    found = []
+    documents = set(bench.documents) & set(bench.train.doc_ids)
+    seen = seen_shares(bench.rows.sources, bench.train.sources)
+    share = float(np.mean(seen > SEEN_SHARE))
+    if documents or share > FEW:
+        found.append(
+            {
+                "code": "contaminated-split",
+                "message": f"{len(documents)} evaluated documents lie in the training rows, and "
+                f"{share:.0%} of the evaluated sources stand mostly in training sources",
+                "evidence": {"documents": len(documents), "seen_share": share},
+            }
+        )
+    stored = bench.ar.contract.nlakit.baseline if bench.ar is not None else None
+    recomputed = baseline(bench.train.vectors, bench.mean)
+    if stored is not None and abs(stored / recomputed - 1) > BASELINE_OFF:
+        found.append(
+            {
+                "code": "wrong-baseline",
+                "message": f"the stored FVE baseline {stored:.4f} is not that of the training "
+                f"vectors, {recomputed:.4f}: FVE against it does not compare",
+                "evidence": {"stored": stored, "recomputed": recomputed},
+            }
+        )
+    return found
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    """Runs of eight words."""
+    found = words(text)
+    return {tuple(found[i : i + SHINGLE]) for i in range(len(found) - SHINGLE + 1)}
+
+
+def seen_shares(sources: Iterable[str], training: Iterable[str]) -> np.ndarray:
+    """Share of each source's runs of eight words that stand in some training source: `(n,)`."""
+    known: set[tuple[str, ...]] = set()
+    for text in training:
+        known |= shingles(text)
+    own = [shingles(text) for text in sources]
+    return np.array([len(one & known) / len(one) if one else 0.0 for one in own])
