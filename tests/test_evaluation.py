@@ -121,8 +121,8 @@ def test_wrong_halves_and_rows_are_one_line(runs: tuple[Path, Path], tmp_path: P
         half_at(str(runs[0] / "08_pair" / "av"), "ar")
     with pytest.raises(DataError, match="no rows to evaluate on"):
         read_data(str(tmp_path))
-    with pytest.raises(DataError, match="give --data|no rows"):
-        halves = [str(runs[0] / "08_pair" / half) for half in ("av", "ar")]
+    halves = [str(runs[0] / "08_pair" / half) for half in ("av", "ar")]
+    with pytest.raises(DataError, match="give --data"):
         evaluate_pair(*halves, None, SETTINGS, tmp_path / "out")
 
 

@@ -17,12 +17,16 @@ from rich.table import Table
 
 from nlakit import (
     __version__,
+    cli_audit,
+    cli_card,
+    cli_compare,
     cli_eval,
     cli_files,
     cli_hub,
     cli_labels,
     cli_layers,
     cli_presets,
+    cli_probe,
     pipeline,
 )
 from nlakit.cli_options import Out, Sets, Target, guarded, resolve
@@ -239,7 +243,9 @@ def score(
     emit(records, format, save)
 
 
-for _commands in (cli_presets, cli_layers, cli_files, cli_hub):
+for _commands in (
+    cli_audit, cli_compare, cli_probe, cli_card, cli_presets, cli_layers, cli_files, cli_hub
+):  # fmt: skip
     _commands.register(app)
 
 

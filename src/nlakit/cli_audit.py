@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +13,15 @@ from rich.table import Table
 
 console = Console(highlight=False)
 
+OWN = ("real", "explanation")
+HIDDEN = frozenset({"unique_40", "unique_80", "unique_120", "unique_200", "cjk"})
 # Part → the question its measures answer.
 QUESTIONS = {
     "collapse": "Do the texts differ?",
     "roundtrip": "How near are the reconstructions, and to what floor?",
     "stored": "The same, as stored in the table",
     "source": "Are the texts about their sources?",
+    "token": "Do the texts name the token that was read?",
     "labels": "Labels",
     "split": "Has training seen these rows?",
 }
@@ -71,7 +74,7 @@ def _show(results: Mapping[str, Any]) -> None:
     for part, question in QUESTIONS.items():
         records = [r for r in results["findings"] if r["part"] == part and r["group"] == "all"]
         if records:
-            console.print(_table(question, records))
+            console.print(_table(question, records, _shown(records)))
     if card := results["detail"].get("roundtrip", {}).get("card"):
         _say([_card(card)])
     _say(f"note: {note}" for note in results["notes"])
@@ -79,15 +82,35 @@ def _show(results: Mapping[str, Any]) -> None:
          for one in results["unsaid"])  # fmt: skip
 
 
-def _table(question: str, records: Iterable[Mapping[str, Any]]) -> Table:
+def _shown(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What a terminal has room for: the judged texts, their floors beside them, and of other
+    conditions one score; --save has everything."""
+    own = {r["measure"] for r in records if r["condition"] in OWN}
+    lead = "centred_cosine" if "centred_cosine" in own else "cosine"
+    return [
+        r for r in records
+        if r["measure"] not in HIDDEN
+        and (r["condition"] in OWN or r["measure"] not in own or r["measure"] == lead)
+    ]  # fmt: skip
+
+
+def _table(
+    question: str, records: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]
+) -> Table:
+    means = {(r["measure"], r["condition"]): r["mean"] for r in records}
     table = Table(title=question, title_justify="left")
-    for column in ("measure", "of", "mean [95%]", "gain [95%]", "over", "rows"):
-        left = column in ("measure", "of", "over")
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
-    for r in records:
-        gain = _span(r["gain"], r["gain_low"], r["gain_high"], "+")
-        span = _span(r["mean"], r["low"], r["high"])
-        table.add_row(r["measure"], r["condition"], span, gain, r["floor"] or "", str(r["rows"]))
+    for column in ("measure", "of", "mean [95%]", "beside", "gain [95%]", "rows"):
+        table.add_column(column, justify="left" if column in ("measure", "of") else "right")
+    for r in shown:
+        floor = means.get((r["measure"], r["floor"]))
+        table.add_row(
+            r["measure"],
+            r["condition"],
+            _span(r["mean"], r["low"], r["high"]),
+            "" if floor is None else f"{floor:.3f} {r['floor']}",
+            _span(r["gain"], r["gain_low"], r["gain_high"], "+"),
+            str(r["rows"]),
+        )
     return table
 
 

@@ -117,7 +117,7 @@ def test_a_clean_table_raises_no_warning(tmp_path: Path) -> None:
     assert of(found, "source", "document_top1", "other_row")["mean"] < 0.2
     assert of(found, "labels", "word_overlap")["gain_low"] > 0
     assert {r["group"] for r in found["findings"]} == {"all", "source_family=a", "source_family=b"}
-    assert [one["measure"] for one in found["unsaid"]] == ["contamination of the test part"]
+    assert [one["missing"].split()[-1] for one in found["unsaid"]] == ["token", "source_text"]
 
 
 def test_recomputed_scores_are_those_of_the_formulas(tmp_path: Path) -> None:
@@ -216,6 +216,35 @@ def test_planted_wrong_baseline_without_vectors(tmp_path: Path) -> None:
     mse = np.linspace(0.8, 1.2, N)
     assert codes(table(tmp_path, mse=mse, fve=1 - mse / 2)) == ["wrong-baseline"]
     assert codes(table(tmp_path, mse=mse, fve=1 - mse / 0.7)) == []
+
+
+def test_planted_wrong_score(tmp_path: Path) -> None:
+    real, made = vectors(0.5)
+    right = [float(c) for c in np.sum(unit(real) * unit(made), axis=1)]
+    for cosine, expected in ((right, []), ([c - 0.05 for c in right], ["wrong-score"])):
+        found = table(tmp_path, activation_vector=real, reconstruction=made, cosine=cosine)
+        assert [c for c in codes(found) if c == "wrong-score"] == expected
+        assert of(found, "stored", "cosine")["mean"] == pytest.approx(np.mean(cosine))
+
+
+def test_texts_find_their_document_and_other_rows_texts_do_not(tmp_path: Path) -> None:
+    names = [f"{a}{b}" for a in "bcdfgh" for b in THINGS]
+    found = table(
+        tmp_path, explanation=[f"It says that the {name} is near." for name in names],
+        source_text=[f"She looked, and the {name} was at the door." for name in names],
+    )  # fmt: skip
+    assert of(found, "source", "document_top1")["mean"] == 1
+    assert of(found, "source", "document_top1", "other_row")["mean"] == 0
+    assert of(found, "source", "copied_run")["mean"] == 2
+    assert of(found, "source", "copied_run")["gain"] == 1  # "the" stands in every source
+
+
+def test_a_text_that_names_its_token_stands_beside_one_that_names_another(tmp_path: Path) -> None:
+    found = table(tmp_path, explanation=[text(i) for i in range(N)],
+                  token=[f" {THINGS[i % 10]}" if i else "?" for i in range(N)])  # fmt: skip
+    record = of(found, "token", "names_token")
+    assert record["rows"] == N - 1  # a mark is no word
+    assert record["mean"] == 1 and record["gain_low"] > 0.5
 
 
 @pytest.mark.parametrize("column", ["doc_id", "source_text"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from nlakit.rows import TableRows
 PROVENANCE = {
     "pair": "ab" * 32,
     "git_commit": "abc123",
-    "evaluated": "2026-11-24T10:00:00+00:00",
     "versions": {"nlakit": "0.1.0"},
     "base_model": "owner/subject",
     "layer": 1,
@@ -66,7 +66,11 @@ def toy_rows(count: int = 30, seed: int = 0, prefix: str = "r") -> TableRows:
 
 
 def write_toy(
-    folder: Path, noise: float = 0.6, rows: TableRows | None = None, **provenance: Any
+    folder: Path,
+    noise: float = 0.6,
+    rows: TableRows | None = None,
+    day: str = "2026-11-24",
+    **provenance: Any,
 ) -> Path:
     """An evaluation's folder; less noise makes a better pair. The second row's text is empty."""
     rows = rows or toy_rows()
@@ -84,4 +88,6 @@ def write_toy(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(battery, "wanted", lambda bench: ["roundtrip"])
         battery.write_evaluation(bench, {**PROVENANCE, **provenance})
+    begin = {"started": f"{day}T10:00:00+00:00"}
+    (folder / "begin.json").write_text(json.dumps(begin), encoding="utf-8")
     return folder

@@ -97,9 +97,19 @@ def test_an_evaluation_without_values_is_refused(tmp_path: Path) -> None:
         write_model_card(tmp_path, tmp_path / "card")
 
 
+def test_one_half_alone_has_no_card(evaluation: Path, tmp_path: Path) -> None:
+    half = Path(shutil.copytree(evaluation, tmp_path / "half"))
+    found = json.loads((half / "results.json").read_text(encoding="utf-8"))
+    (half / "results.json").write_text(json.dumps(found | {"scores": {}}), encoding="utf-8")
+    with pytest.raises(DataError, match="both halves; found: no scores"):
+        write_model_card(half, tmp_path / "card")
+    assert not (tmp_path / "card").exists()
+
+
 def test_paths_of_this_machine_stay_here(tmp_path: Path) -> None:
-    evaluation = write_toy(tmp_path / "e", base_model="/home/me/models/subject")
+    evaluation = write_toy(tmp_path / "e", base_model="/home/me/models/subject", matched=False)
     text = write_model_card(evaluation, tmp_path / "card")
+    assert "**That these halves were trained together is not so.**" in text
     assert "those of subject," in text
     assert not any(
         b"/home/me" in file.read_bytes()
@@ -139,7 +149,7 @@ def test_uses_follow_from_verdict_and_warnings() -> None:
 
 def test_a_correction_is_appended_and_the_old_number_stays(card: Path, tmp_path: Path) -> None:
     before = text_of(card)
-    worse = write_toy(tmp_path / "worse", noise=2.0, evaluated="2026-12-01T00:00:00+00:00")
+    worse = write_toy(tmp_path / "worse", noise=2.0, day="2026-12-01")
     found = correct(worse, card)
     assert {"FVE", "Centred cosine"} <= {one["title"] for one in found}
     head, tail = text_of(card).split("## Corrections")

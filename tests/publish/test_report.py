@@ -9,7 +9,6 @@ import html
 import json
 import math
 import re
-import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,17 @@ from markupsafe import Markup
 from nlakit.config import EvalConfig, ReportConfig, parse_config
 from nlakit.core.metrics import mean_unit
 from nlakit.evaluate import roundtrip
-from nlakit.evaluate.battery import assemble
+from nlakit.evaluate.battery import assemble, scores_of
 from nlakit.evaluate.bench import Bench, Measured, Part
 from nlakit.evaluate.findings import SCHEMA
 from nlakit.evaluate.findings import findings as findings_of
-from nlakit.parquet import read_table
+from nlakit.evaluate.scoring import score_table
 from nlakit.publish import figures, report
 from nlakit.publish.report import NAMES, interval, num, percent, render
 from nlakit.publish.report_numbers import plain
 from nlakit.publish.report_parts import condition_words, measure_words
 from nlakit.publish.report_rows import SHOWN_SOURCE, best_first, safe_json, source_parts
-from nlakit.publish.report_sections import level, sections, word_scale
+from nlakit.publish.report_sections import level, looked_up, sections, word_scale
 from nlakit.rows import TableRows
 from nlakit.rundir import FOLDERS, Manifest, Rows, RunDir
 
@@ -86,10 +85,10 @@ def build_results(**overrides: Any) -> tuple[dict[str, Any], pa.Table]:
     n = len(rows)
     ar: Any = FakeAR(dict(zip([*rows.texts, *texts], [*rows.vectors, *rows.vectors], strict=True)))
     settings = EvalConfig(bootstrap=50, permutations=50)
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(rows, texts, mean_unit(rows.vectors), settings, 0, Path(folder), ar=ar)
-        results = assemble(bench, [roundtrip.measure(bench)])
-        scores = read_table(Path(folder) / "scores.parquet")
+    bench = Bench(rows, texts, mean_unit(rows.vectors), settings, 0, Path(), ar=ar)
+    trip = roundtrip.measure(bench)
+    results = assemble(bench, [trip])
+    scores = score_table(scores_of(trip, bench.base), rows)
     one = {"mean": 0.25, "low": 0.2, "high": 0.3, "rows": n, "documents": n // 2}
     real = results["scores"]["real"]
     results |= {
@@ -409,6 +408,32 @@ def test_parts_without_findings_or_keys_are_left_out_or_said() -> None:
     assert '<a href="#part-1">x</a>' in page
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_rows_without_labels_and_parts_without_their_keys_are_shown() -> None:
+    rows = build_rows()
+    rows.texts[:] = [""] * len(rows)
+    parts = {"av_reading": {"notes": ["no AV"]}, "roundtrip": {"notes": ["x"]}, "odd": {}}
+    results, scores = build_results(rows=rows, parts=parts)
+    assert "label" not in results["scores"]
+    del results["av_controls"], results["card"]
+    page = page_of(results, scores)
+    assert "No AV." in page and page.count("(none)") == 6
+    assert not re.search(r"\b(nan|None)\b", page)
+
+
+def test_judged_claims_say_verdict_and_loss() -> None:
+    said = {"claim": "A ship sails", "verdict": "true", "delta_fve": 0.0125}
+    parts = {
+        "claims": {"detail": {"claims": [[], [said, said | {"verdict": None, "delta_fve": None}]]}}
+    }
+    assert looked_up(parts, ["r0", "r1", "r2"]) == {
+        "r1": [
+            ["A ship sails", "judged true, ΔFVE +0.013"],
+            ["A ship sails", "judged by nobody, ΔFVE –"],
+        ]
+    }
+
+
 def test_words_from_records_of_older_evaluations() -> None:
     detail = {"words": [{"row_id": "r1", "words": [["a", 1.0]]}]}
     (one,) = sections([], {"attribution": {"detail": detail}}, 5)
@@ -495,6 +520,7 @@ def test_names_of_conditions_and_measures() -> None:
     assert condition_words("mix_0.25")[0] == "mix, 25% of the second"
     assert condition_words("never_seen") == ("never_seen", "")
     assert measure_words("within_family_top1")[0] == "Top-1, within the family"
+    assert measure_words("unique_80")[0] == "Unique in 80 characters"
     assert measure_words("never_seen") == ("never_seen", "")
 
 
@@ -507,7 +533,14 @@ def test_plain_values() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(-0.1234, "−0.123"), (math.inf, "∞"), (-math.inf, "−∞"), (math.nan, "–"), (None, "–"), (-0.0001, "0.000")],
+    [
+        (-0.1234, "−0.123"),
+        (math.inf, "∞"),
+        (-math.inf, "−∞"),
+        (math.nan, "–"),
+        (None, "–"),
+        (-0.0001, "0.000"),
+    ],
 )
 def test_numbers_for_reading(value: float | None, shown: str) -> None:
     assert num(value) == shown

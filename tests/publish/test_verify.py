@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import typer
@@ -16,11 +18,14 @@ from typer.testing import CliRunner
 
 from nlakit import cli_card
 from nlakit.errors import DataError
+from nlakit.evaluate.bench import Measured, Part
+from nlakit.evaluate.findings import SCHEMA, findings
 from nlakit.parquet import read_table, write_table
 from nlakit.publish.archive import write_manifest
+from nlakit.publish.evaluation import read_evaluation
 from nlakit.publish.model_card import write_model_card
 from nlakit.publish.verify import NUMBER, first_difference, verify, wrong_line
-from tests.publish.evaluated import write_toy
+from tests.publish.evaluated import toy_rows, write_toy
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +96,24 @@ def test_planted_value_in_a_table(card: Path, name: str, column: str) -> None:
     assert "found " in said
 
 
-def test_planted_number_in_the_results(card: Path) -> None:
+@pytest.mark.parametrize(
+    "path",
+    ["verdict/evidence/content_gain/low", "scores/real/fve/mean", "gains/fve/mean", "card/mean",
+     "rows/empty", "texts/empty_share", "examples/0/fve"],
+)  # fmt: skip
+def test_planted_number_in_the_results(card: Path, path: str) -> None:
     file = card / "results" / "results.json"
     found = json.loads(file.read_text(encoding="utf-8"))
-    found["verdict"]["evidence"]["content_gain"]["low"] += 0.01
+    *way, last = [int(step) if step.isdigit() else step for step in path.split("/")]
+    place = found
+    for step in way:
+        place = place[step]
+    place[last] += 0.01
+    if way == ["card"]:  # the part keeps it too
+        found["parts"]["roundtrip"]["detail"]["card"][last] += 0.01
     file.write_text(json.dumps(found), encoding="utf-8")
     write_manifest(card / "results")
-    assert "results.json, verdict, evidence, content_gain, low" in (verify(card).problem or "")
+    assert f"results.json, {path.replace('/', ', ')}" in (verify(card).problem or "")
 
 
 def test_a_missing_and_an_added_file(card: Path) -> None:
@@ -115,6 +131,19 @@ def test_a_dropped_finding_is_missed(card: Path) -> None:
     write_table(file, read_table(file).slice(1))
     write_manifest(card / "results")
     assert "is missing" in (verify(card).problem or "")
+
+
+def test_a_condition_that_no_row_has(tmp_path: Path) -> None:
+    """One row a document: no other position, so neither texts nor values of `same_document`."""
+    rows = toy_rows()
+    folder = write_toy(tmp_path / "e", rows=replace(rows, doc_ids=list(rows.row_ids)))
+    values = read_evaluation(folder)
+    part = Part("extra", [Measured("m", "real", np.full(30, np.nan), "none"),
+                          Measured("m", "none", np.full(30, np.nan))])  # fmt: skip
+    made = values.findings + findings([part], rows.row_ids, 60, 7)
+    write_table(folder / "findings.parquet", pa.Table.from_pylist(made, schema=SCHEMA))
+    write_model_card(folder, tmp_path / "card")
+    assert verify(tmp_path / "card").problem is None
 
 
 def test_words_count_too(card: Path) -> None:

@@ -163,7 +163,7 @@ def distinct_2(texts: Sequence[str], seed: int = 0) -> float | None:
 def _sampled(texts: Sequence[str], rng: np.random.Generator) -> Iterator[int]:
     """Up to SAMPLE random rows whose texts have words."""
     left = SAMPLE
-    for row in rng.permutation(len(texts)).tolist():
+    for row in map(int, rng.permutation(len(texts))):
         if left and WORD.search(texts[row]):
             left -= 1
             yield row

@@ -16,7 +16,13 @@ from nlakit import __version__
 from nlakit.core.statistics import paired_difference
 from nlakit.evaluate.audit_rows import ALL_FLOORS, AuditRows, audited_rows
 from nlakit.evaluate.audit_table import AuditTable
-from nlakit.evaluate.audit_texts import label_parts, source_parts, split_parts, texts_part
+from nlakit.evaluate.audit_texts import (
+    label_parts,
+    source_parts,
+    split_parts,
+    texts_part,
+    token_parts,
+)
 from nlakit.evaluate.audit_vectors import measure_vectors
 from nlakit.evaluate.bench import Measured, Part, Values
 from nlakit.evaluate.findings import finding
@@ -27,6 +33,7 @@ from nlakit.rundir import git_commit
 DRAWS = 2000  # of statistics that resample
 STORED = ("fve", "centred_cosine", "cosine", "mse")
 BLIND_SHARE = 0.05  # of the floor's squared error that a text that is read removes at least
+STORED_OFF = 0.01  # above what half precision does to a cosine
 BASELINE_OFF = 0.10  # relative; ū of the rows at hand is not quite that of the training rows
 GROUPED = {("cosine", "real"), ("centred_cosine", "real"), ("unique", "explanation")}
 GROUP_KINDS, MAX_GROUPS = ("source_family", "labeler_model"), 20
@@ -49,7 +56,8 @@ def audit(table: AuditTable, seed: int = 0) -> dict[str, Any]:
         rows.cannot("collapse of the texts", "explanation")
     rows.parts += score_parts(rows)
     verdict = _verdict(rows)
-    rows.parts += source_parts(rows) + label_parts(rows) + split_parts(rows)
+    for make in (source_parts, token_parts, label_parts, split_parts):
+        rows.parts += make(rows)
     return {
         "kind": "nlakit_audit",
         "rows": {"judged": len(rows), "documents": len(set(rows.documents)), "table": table.rows},
@@ -123,6 +131,8 @@ def score_parts(rows: AuditRows) -> list[Part]:
         _set_floors(part)
     _add_card(rows, parts[0])
     check_baseline(rows, vectors, stored)
+    if vectors is not None and stored is not None:
+        check_stored(rows, vectors, stored)
     return parts
 
 
@@ -176,6 +186,19 @@ def _set_floors(part: Part) -> None:
 def _under(part: Part, measure: str) -> dict[str, Values]:
     """Condition → values of one measure."""
     return {one.condition: one.values for one in part.measured if one.measure == measure}
+
+
+def check_stored(rows: AuditRows, vectors: Part, stored: Part) -> None:
+    """Warn where a stored cosine or MSE is not that of the vectors: neither depends on ū."""
+    for measure in ("cosine", "mse"):
+        if (claimed := _under(stored, measure).get("real")) is not None:
+            apart = np.abs(claimed - vectors.of(measure, "real"))
+            if not np.isnan(apart).all() and (off := float(np.nanmedian(apart))) > STORED_OFF:
+                rows.warn(
+                    "wrong-score",
+                    f"the stored {measure} is not that of the vectors, by {off:.3f} at the median",
+                    measure=measure, median_difference=off,
+                )  # fmt: skip
 
 
 def check_baseline(rows: AuditRows, vectors: Part | None, stored: Part | None) -> None:
@@ -267,10 +290,11 @@ def _gain_of_text(rows: AuditRows, part: Part) -> None:
         removed = "" if name == "centred_cosine" else f", {share:.1%} of the error it leaves"
         span = f"{gain.mean:.3f} [{gain.low:.3f}, {gain.high:.3f}]"
         said = f"{name} gains {span} over {one.floor}{removed}"
-        rows.notes.append(said)
         if share < least or gain.low <= 0:
             rows.warn("content-blind", f"{said}: the score hardly depends on the text",
                       share=share, gain=gain.mean, floor=one.floor)  # fmt: skip
+        else:
+            rows.notes.append(said)
         return
     rows.cannot("whether the score depends on the text", "variant rows (empty, gibberish, ...), "
                 "or both vectors; a raw cosine alone says little")  # fmt: skip

@@ -72,7 +72,8 @@ def text_values(
 ) -> dict[str, Values]:
     """The measures of `text_rows` over the sampled rows, those of them that are cheap over all,
     and `unfinished`: whether a text breaks off."""
-    some = text_rows([texts[i] for i in rows.sample], scripts, rows.seed)
+    picked = [texts[int(i)] for i in rows.sample]
+    some = text_rows(picked, scripts, rows.seed)
     unique, length = unique_rows(texts), cut_length(texts)
     written = np.array([bool(text.strip()) for text in texts])
     broken = np.array([unfinished(text) for text in texts])
@@ -116,6 +117,26 @@ def source_parts(rows: AuditRows) -> list[Part]:
             part.add(condition, spread, "other_row" if condition == "real" else None)
         part.notes.append(f"document_top1: tf-idf among {len(documents)} rows' sources, own "
                           "document's other rows left out")  # fmt: skip
+    return [part]
+
+
+def token_parts(rows: AuditRows) -> list[Part]:
+    """Whether a text names the token that was read, beside the token of another document's row."""
+    if "explanation" not in rows.table or "token" not in rows.table:
+        rows.cannot("whether a text names the token that was read", "explanation and token")
+        return []
+    tokens, said = rows.names("token"), [set(words(text)) for text in rows.names("explanation")]
+    partners = derangement([rows.documents[i] for i in rows.sample], rows.seed)
+    part, places = Part("token"), rows.sample
+    for condition, of in (("real", np.arange(len(partners))), ("other_row", partners)):
+        named = [
+            float(bool(own & said[row]))
+            if j >= 0 and (own := set(words(tokens[places[j]])))
+            else np.nan
+            for row, j in zip(places.tolist(), of.tolist(), strict=True)
+        ]
+        floor = "other_row" if condition == "real" else None
+        part.add(condition, {"names_token": rows.spread(named, places)}, floor)
     return [part]
 
 

@@ -56,6 +56,9 @@ def write_evaluation(bench: Bench, provenance: Mapping[str, Any]) -> dict[str, A
     }
     results["warnings"] = warnings_of(bench, parts, found) + check_data(bench)
     folder = bench.folder
+    roundtrip_part = next(part for part in parts if part.name == "roundtrip")
+    scores = score_table(scores_of(roundtrip_part, bench.base), rows)
+    write_table(folder / "scores.parquet", scores)
     write_table(folder / "rows.parquet", row_table(bench))
     write_table(folder / "values.parquet", value_table(parts, rows.row_ids, rows.doc_ids))
     write_table(folder / "texts.parquet", text_table(parts, rows))
@@ -137,7 +140,6 @@ def scored(bench: Bench, scores: Scores) -> dict[str, Any]:
         permutations=bench.settings.permutations,
         seed=seed,
     )
-    write_table(bench.folder / "scores.parquet", score_table(scores, rows))
     return {
         "verdict": {"word": verdict.word, "reasons": verdict.reasons, "evidence": verdict.evidence},
         "scores": summarise(scores, rows, draws, seed),

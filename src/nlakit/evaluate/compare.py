@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,7 +127,7 @@ def _error(found: Mapping[str, Any]) -> float:
 def _unpaired(
     method: str, mine: Mapping[str, Any], theirs: Mapping[str, Any], errors: Sequence[float]
 ) -> dict[str, Any]:
-    step, error = theirs["mean"] - mine["mean"], float(np.hypot(*errors))
+    step, error = theirs["mean"] - mine["mean"], math.hypot(*errors)
     counts = {name: min(mine[name], theirs[name]) for name in ("rows", "documents")}
     if not np.isfinite(error):
         return _answer(method, step, -np.inf, np.inf, 1.0) | counts

@@ -33,11 +33,11 @@ def measure(bench: Bench) -> Part:
             floor = best_floor(scores, name) if condition == "real" else None
             part.measured.append(Measured(name, condition, found[name], floor))
         if "rank" in found:
-            part.measured += [
-                Measured("top1", condition, (found["rank"] == 0).astype(float)),
-                Measured("top5", condition, (found["rank"] < 5).astype(float)),
-                Measured("mrr", condition, 1 / (1 + found["rank"])),
-            ]
+            rank = found["rank"]
+            ranked = {"top1": rank == 0, "top5": rank < 5, "mrr": 1 / (1 + rank)}
+            other = "rank" in scores.values.get("other_row", {}) and condition == "real"
+            floor = "other_row" if other else None
+            part.add(condition, {name: v.astype(float) for name, v in ranked.items()}, floor)
     part.measured += other_baselines(bench, scores.values["real"]["mse"])
     part.measured.append(Measured("moves", "real", moves(bench, texts)))
     part.detail = {"card": card_block(scores.values["real"]["cosine"], texts)}

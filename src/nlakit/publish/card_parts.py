@@ -131,12 +131,6 @@ def fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-def date_of(results: Mapping[str, Any]) -> str:
-    """The day of an evaluation, from its provenance."""
-    found = results["provenance"]
-    return str(found.get("evaluated") or found.get("finished") or "undated")[:10]
-
-
 def corrections(folder: Path, old: Evaluation) -> list[dict[str, Any]]:
     """Dated entries: each headline number of the card that a later evaluation overturns."""
     made = []
@@ -145,7 +139,7 @@ def corrections(folder: Path, old: Evaluation) -> list[dict[str, Any]]:
         made.append(
             {
                 "name": place.name,
-                "date": date_of(new.results),
+                "date": new.day,
                 "rows": new.results["rows"],
                 "commit": new.results["provenance"].get("git_commit"),
                 "verdicts": (old.results["verdict"]["word"], new.results["verdict"]["word"]),

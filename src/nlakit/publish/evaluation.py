@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from nlakit.rows import TableRows
 from nlakit.rundir import RunDir
 
 FILES = ("results.json", "findings.parquet", "values.parquet", "rows.parquet", "eval.yaml")
-SECTIONS = ("verdict", "rows", "scores", "gains", "settings", "provenance")
+DATED = {"manifest.json": "finished", "begin.json": "started", "card.json": "evaluated"}
+SECTIONS = ("rows", "settings", "provenance")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,18 @@ class Evaluation:
             columns["position"],
             np.array(columns["norm"], dtype=np.float64)[:, None],  # type: ignore[arg-type]
         )
+
+    @property
+    def day(self) -> str:
+        """When it was evaluated. The evaluation's own files bear no date, so that the same result
+        is the same file: the records beside them do, and a correction's folder in its name."""
+        for name, key in DATED.items():
+            file = self.folder / name
+            found = _read_json(file).get(key) if file.exists() else None
+            if found:
+                return str(found)[:10]
+        named = re.match(r"\d{4}-\d\d-\d\d", self.folder.name)
+        return named[0] if named else "undated"
 
     @property
     def texts(self) -> list[str]:
@@ -124,7 +138,7 @@ def read_side(target: Path) -> Side:
         evaluation.findings,
         values_by_key(evaluation.values),
         dict(zip(evaluation.rows.row_ids, evaluation.rows.doc_ids, strict=True)),
-        {**provenance, "verdict": evaluation.results["verdict"]["word"]},
+        {**provenance, "verdict": (evaluation.results.get("verdict") or {}).get("word")},
     )
 
 

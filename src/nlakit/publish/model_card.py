@@ -21,7 +21,6 @@ from nlakit.publish.card import facts_of, front_matter, limitations, spanned, to
 from nlakit.publish.card_parts import (
     CORRECTIONS,
     corrections,
-    date_of,
     examples,
     failures,
     fenced,
@@ -55,9 +54,10 @@ def write_model_card(
     folder; the card's text. pair: the folder with its contracts, the run's own unless given;
     data: hub ids of data sets; other: hub id of the other half, where the halves lie apart.
 
-    Raises what `read_evaluation` raises, and ConfigError if `out` holds files.
+    Raises what `read_evaluation` raises, DataError for an evaluation of one half alone, and
+    ConfigError if `out` holds files.
     """
-    evaluation = read_evaluation(evaluation_folder(target))
+    evaluation = _whole(read_evaluation(evaluation_folder(target)))
     contracts = _contract_files(pair or (str(target) if (target / "run.json").exists() else None))
     new_folder(out)
     results = out / RESULTS
@@ -68,13 +68,25 @@ def write_model_card(
     if (target / "run.json").exists():
         copy_public(target / "config.yaml", results / "config.yaml", {})
     about = {"name": name or target.resolve().name, "license": license, "data": list(data),
-             "other": other, "nlakit": __version__}  # fmt: skip
+             "other": other, "nlakit": __version__, "evaluated": evaluation.day}  # fmt: skip
     atomic_write(results / "card.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     _figures(read_evaluation(results), results / "figures")
     write_manifest(results)
     text = render(results)
     atomic_write(out / CARD, text)
     return text
+
+
+def _whole(evaluation: Evaluation) -> Evaluation:
+    """The evaluation, if both halves were evaluated together."""
+    known = evaluation.results
+    if absent := [name for name in ("verdict", "scores", "gains") if not known.get(name)]:
+        raise DataError(
+            "a card needs an evaluation of both halves",
+            found=f"no {', '.join(absent)}",
+            do="evaluate the AV with an AR: nlakit eval --av X --ar Y",
+        )
+    return evaluation
 
 
 def _contract_files(pair: str | None) -> dict[str, Path]:
@@ -125,7 +137,7 @@ def render(folder: Path) -> str:
         facts=facts_of(what, contracts, provenance.get("git_commit")) if contracts else (),
         results=results,
         provenance=provenance,
-        date=date_of(results),
+        date=evaluation.day,
         hub=HUB,
         headlines=headlines(evaluation),
         checks=checks(results["verdict"]["evidence"]),
@@ -182,7 +194,7 @@ def correct(target: Path, card: Path) -> list[dict[str, Any]]:
     if the evaluation is of another pair.
     """
     results = card / RESULTS
-    old, new = read_evaluation(results), read_evaluation(evaluation_folder(target))
+    old, new = read_evaluation(results), _whole(read_evaluation(evaluation_folder(target)))
     if (card / CARD).read_text(encoding="utf-8") != render(results):
         raise DataError(f"{card / CARD} is not what its results give", found=CHANGED,
                         do="`nlakit verify` names the first difference")  # fmt: skip
@@ -191,7 +203,7 @@ def correct(target: Path, card: Path) -> list[dict[str, Any]]:
     if not found and old.results["verdict"]["word"] == new.results["verdict"]["word"]:
         return []
     number = len(list((results / CORRECTIONS).glob("*"))) + 1
-    place = results / CORRECTIONS / f"{date_of(new.results)}-{number}"
+    place = results / CORRECTIONS / f"{new.day}-{number}"
     try:
         for file in FILES:
             copy_public(new.folder / file, place / file, {})
@@ -206,7 +218,9 @@ def correct(target: Path, card: Path) -> list[dict[str, Any]]:
 
 def _check_pair(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for key in ("base_model", "layer", "pair"):
-        if old.get(key) != new.get(key):
+        # Halves that were evaluated apart from their run have no identity to compare.
+        both = old.get(key) is not None and new.get(key) is not None
+        if both and old[key] != new[key]:
             raise DataError(
                 "the new evaluation is of another pair than the card",
                 found=f"{key}: {new.get(key)} instead of {old.get(key)}",

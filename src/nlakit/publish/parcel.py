@@ -138,6 +138,8 @@ def _evidence(root: Path) -> dict[str, Path]:
     """Evaluation, report, settings and terms. An evaluation of other weights is an error."""
     names = ("results.json", "report.html", "config.yaml", "README.md", *BARE)
     found = {name: root / name for name in names}
+    if (root / "results").is_dir():  # what the numbers of a card rest on
+        found |= {f"results/{name}": file for name, file in visible_files(root / "results")}
     if (root / "run.json").exists():
         run = RunDir(root)
         pair, evaluated, reported = (run.manifest(stage) for stage in ("pair", "eval", "report"))

@@ -78,7 +78,8 @@
     const entries = [["Explanation", words(row.explanation, "explanation")]];
     if (row.words) entries.push(["Words", coloured(row)]);
     if (row.claims) entries.push(["Claims", claims(row)]);
-    entries.push(["Label", words(row.label)], ["Source", source(row)]);
+    if (row.label) entries.push(["Label", words(row.label)]);
+    entries.push(["Source", source(row)]);
     for (const [name, value] of entries) list.append(make("dt", "", name), make("dd", "", value));
     const cell = make("td", "", make("div", "example", chips, list));
     cell.colSpan = 6;

@@ -18,8 +18,7 @@ from nlakit.config import ReportConfig, RunConfig, dump_config
 from nlakit.evaluate.verdict import MAX_EMPTY, MAX_OPENING, MIN_UNIQUE, SENSITIVE_GAIN
 from nlakit.parquet import read_table
 from nlakit.publish import figures
-from nlakit.publish.report_numbers import finite as finite
-from nlakit.publish.report_numbers import interval, num, p_value, percent, plain
+from nlakit.publish.report_numbers import interval, num, p_value, percent, plain, sentence
 from nlakit.publish.report_parts import CONDITIONS, MEASURES, NAMES
 from nlakit.publish.report_rows import rows_json, spread_examples
 from nlakit.publish.report_sections import looked_up, sections, word_scale, words_of
@@ -82,6 +81,7 @@ def render(
     )
     environment.filters |= {
         "num": num, "percent": percent, "interval": interval, "p": p_value, "plain": plain,
+        "sentence": sentence,
     }  # fmt: skip
     script = (here / "report.js").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(

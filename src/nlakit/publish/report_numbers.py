@@ -1,4 +1,4 @@
-"""Numbers as a reader sees them."""
+"""Numbers, and what is said of them, as a reader sees them."""
 
 from __future__ import annotations
 
@@ -51,3 +51,8 @@ def plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(plain(one) for one in value)
     return "–" if value is None else str(value)
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

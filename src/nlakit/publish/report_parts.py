@@ -101,7 +101,7 @@ PARTS = {
         "Collapse",
         "Are the texts of a kind?",
         "Shared openings, doubles, loops, wrong script and empty or cut texts, counted on whole"
-        " texts.",
+        " texts. The labels are no floor here but a reference: they had the same sources to say.",
     ),
 }
 # Measure → its name and its meaning in a sentence; "" where the name says it.
@@ -128,6 +128,14 @@ MEANINGS = {
     "same_text": ("Same text", "the control's text is the row's real text"),
     "empty": ("Empty", "share of empty texts"),
     "unique": ("Unique", "1 by the number of rows with the same text"),
+    "duplicate": ("Doubles", "share of texts that another row has too"),
+    "loop": ("Loops", "share with a group of one to three words three times in a row"),
+    "other_script": ("Other script", "share with over a fifth of the letters in another one"),
+    "cjk": ("CJK", "share with at least one such letter"),
+    "cut": ("Cut", "share that stops unfinished at one and the same length"),
+    "hit_token_limit": ("At the limit", "share that the limit of new tokens cut"),
+    "self_bleu": ("Self-BLEU", "how much of a text others say word by word; lower is better"),
+    "words": ("Words", "how many a text has"),
     "over_scale_1": ("Over norm × 1", "centred cosine less that at the norm of training"),
     "toward_first": ("Towards the first", "centred cosine with the first row's vector"),
     "toward_second": ("Towards the second", "centred cosine with the second row's vector"),
@@ -204,8 +212,9 @@ METHODS = {"tfidf": "tf-idf", "embedding": "embedding"}
 # Measures that repeat another or explain it, folded away below the others.
 FOLDED = re.compile(
     r"cosine|mse|moved|length_ratio|.*_lost|top5|top20|within_family_(top5|top20)"
-    r"|delta_centred_cosine_.*|fve_.*|nll"
+    r"|delta_centred_cosine_.*|fve_.*|nll|unique_\d+|duplicate|cjk|words"
 )
+UNIQUE = re.compile(r"unique_(\d+)")
 OTHER_ROW = "_other_row"
 MIX = re.compile(r"mix_(\d+(?:\.\d+)?)")
 PREFIX = re.compile(r"prefix_(\d+)")
@@ -220,6 +229,8 @@ def part_words(name: str) -> tuple[str, str, str]:
 
 def measure_words(name: str) -> tuple[str, str]:
     """Name and meaning of a measure."""
+    if found := UNIQUE.fullmatch(name):
+        return f"Unique in {found[1]} characters", "1 by the number of rows that begin alike"
     within = name.removeprefix("within_family_")
     title, meaning = MEANINGS.get(within, (within, ""))
     return (title, meaning) if within == name else (f"{title}, within the family", meaning)

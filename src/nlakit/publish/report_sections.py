@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nlakit.publish import figures
-from nlakit.publish.report_numbers import finite, num, plain
+from nlakit.publish.report_numbers import finite, num
 from nlakit.publish.report_parts import (
     FOLDED,
     MEASURES,
@@ -35,7 +35,7 @@ GROUPS = {
 # Of all rows together these stand in the first table of the page.
 ABOVE = {*MEASURES, "top1", "top5", "reciprocal_rank"}
 # What has a place of its own, here or elsewhere on the page.
-PLACED = {"words", "retained", "controls", "card"}
+PLACED = {"words", "retained", "controls", "card", "claims"}
 LEVELS = 5
 MOST_DETAIL = 8000
 
@@ -212,10 +212,12 @@ def looked_up(parts: Mapping[str, Any], row_ids: Sequence[str]) -> dict[str, lis
 
 
 def claim(one: Mapping[str, Any]) -> list[str]:
+    """What is claimed, and what was found of it."""
     if "found" in one:
         state = "found in the source" if one["found"] else "not in the source"
-        return [f"{one.get('kind', 'claim')}: {one['text']}", state]
-    return [plain(one.get("claim")), f"judged {one.get('verdict') or 'by nobody'}"]
+        return [f"{one['kind']}: {one['text']}", state]
+    loss = num(one.get("delta_fve"), 3, signed=True)
+    return [str(one["claim"]), f"judged {one['verdict'] or 'by nobody'}, ΔFVE {loss}"]
 
 
 def ladders(own: Sequence[Finding]) -> list[Picture]:

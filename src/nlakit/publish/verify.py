@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from nlakit.errors import DataError
-from nlakit.evaluate.bench import Bench, Part
+from nlakit.evaluate.bench import Bench, Measured, Part
 from nlakit.evaluate.findings import KEYS, findings, parts_of
 from nlakit.publish.archive import MANIFEST, read_manifest, wrong_file
 from nlakit.publish.card_parts import CORRECTIONS
@@ -58,7 +58,7 @@ def verify(target: Path) -> Checked:
     evaluated = [results, *sorted((results / CORRECTIONS).glob("*"))]
     if not card:
         kept = folder / FOLDERS["eval"]
-        evaluated = [kept] if kept.is_dir() else []
+        evaluated = [kept] if (kept / "values.parquet").exists() else []
     count = 0
     for place in evaluated:
         evaluation = read_evaluation(place)
@@ -72,21 +72,31 @@ def verify(target: Path) -> Checked:
     return Checked(files, count, len(NUMBER.findall(expected)), problem)
 
 
+def measured(evaluation: Evaluation) -> list[Part]:
+    """The parts again, with what no row has a value of: the table of values leaves it out."""
+    rows = evaluation.rows.row_ids
+    parts = {part.name: part for part in parts_of(evaluation.values, rows)}
+    for one in evaluation.findings:
+        if one["group"] == "all" and not one["rows"]:
+            part = parts.setdefault(one["part"], Part(one["part"]))
+            none = np.full(len(rows), np.nan)
+            key = one["measure"], one["condition"]
+            part.measured.append(Measured(*key, none, one["floor"], one["p"]))
+    return list(parts.values())
+
+
 def wrong_finding(evaluation: Evaluation) -> str | None:
     """The first of the findings that the values a row do not give."""
     from nlakit.evaluate.roundtrip import groups_of
 
     rows, settings = evaluation.rows, evaluation.results["settings"]
-    parts = parts_of(evaluation.values, rows.row_ids)
     draws, seed = settings["bootstrap"], settings["seed"]
-    again = findings(parts, rows.doc_ids, draws, seed, groups_of(rows))
+    again = findings(measured(evaluation), rows.doc_ids, draws, seed, groups_of(rows))
     known = {tuple(one[name] for name in KEYS): one for one in again}
     for stored in evaluation.findings:
         key = tuple(stored[name] for name in KEYS)
         if key not in known:
-            if stored["rows"]:
-                return f"finding {', '.join(key)} has no values a row"
-            continue  # no row had a value, and so none was kept
+            return f"finding {', '.join(key)} has no values a row"
         if found := first_difference(dict(stored), known.pop(key), ", ".join(key)):
             return f"finding {found}"
     left = next(iter(known), None)
@@ -97,14 +107,16 @@ def wrong_result(evaluation: Evaluation) -> str | None:
     """The first number of results.json that rows and values do not give: verdict with its
     evidence, scores, gains, counts, text statistics, and the scores of each example.
 
-    Warnings, notes and provenance rest on the models and the training rows, which are not here.
+    Warnings, notes, the parts' details and provenance rest on the models and the training rows,
+    which are not here.
     """
     from nlakit.config import EvalConfig
     from nlakit.evaluate.battery import assemble
+    from nlakit.evaluate.roundtrip import card_block
 
     results, rows = evaluation.results, evaluation.rows
     settings = {key: value for key, value in results["settings"].items() if key != "seed"}
-    kept = {part.name: part for part in parts_of(evaluation.values, rows.row_ids)}
+    kept = {part.name: part for part in measured(evaluation)}
     parts = []
     for name, said in results["parts"].items():
         part = kept.get(name, Part(name))
@@ -119,6 +131,8 @@ def wrong_result(evaluation: Evaluation) -> str | None:
             Path(scratch),
         )
         again = json.loads(json.dumps(assemble(bench, parts)))
+    if "roundtrip" in kept:  # else it is only what the part's details say
+        again["card"] = card_block(kept["roundtrip"].of("cosine", "real"), evaluation.texts)
     for name, expected in again.items():
         if found := first_difference(results.get(name), expected, name):
             return f"results.json, {found}"
