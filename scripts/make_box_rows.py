@@ -1,4 +1,4 @@
-"""Keep held-out rows of the pair in the box in the package, and a sample of its training rows.
+"""Keep held-out rows of the pair in the box in the package, and a sample of its AV's training rows.
 
 python scripts/make_box_rows.py runs/box-rows
 
@@ -29,7 +29,7 @@ from nlakit.rundir import RunDir
 
 BOX = Path("src/nlakit/box/rows")
 EXAMPLE = Path("examples/gemma3-270m.yaml")
-TRAINING_DOCUMENTS, TRAINING_ROWS = 125, 4  # documents of each half's part, and rows of each
+TRAINING_DOCUMENTS, TRAINING_ROWS = 125, 4  # of the AV's part, and rows of each
 COLUMNS = [
     "row_id", "doc_id", "source_family", "position", "n_raw_tokens", "activation_layer", "token",
     "detokenized_text_truncated", "api_explanation", "activation_vector",
@@ -39,15 +39,12 @@ COLUMNS = [
 def chosen(rundir: RunDir) -> dict[str, list[str]]:
     """Part → documents that are read."""
     split = read_split(rundir.need("split"))
-    parts = dict.fromkeys(("test", "av", "ar"))
-    found: dict[str, list[str]] = {part: [] for part in parts}
+    found: dict[str, list[str]] = {"test": [], "av": []}
     for doc, part in zip(split["doc_id"].to_pylist(), split["part"].to_pylist(), strict=True):
         if part in found:
             found[part].append(doc)
-    rng = np.random.default_rng(0)
-    for part in ("av", "ar"):
-        found[part] = sorted(rng.choice(found[part], TRAINING_DOCUMENTS, replace=False).tolist())
-    return found
+    drawn = np.random.default_rng(0).choice(found["av"], TRAINING_DOCUMENTS, replace=False)
+    return found | {"av": sorted(drawn.tolist())}
 
 
 def labelled(

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from nlakit.core.contract import Contract, read_contract, table_sidecar
 from nlakit.errors import DataError
-from nlakit.models.lora import read_tensors
 from nlakit.parquet import matrix, read_table
 from nlakit.rundir import FOLDERS, RunDir
 
@@ -107,4 +106,6 @@ def tables_at(path: Path) -> dict[str, Path]:
 
 def read_mean(folder: Path) -> NDArray[np.float32]:
     """ū `(d,)` from mean_unit.safetensors in a folder."""
+    from nlakit.models.lora import read_tensors
+
     return read_tensors(folder / "mean_unit.safetensors")["mean_unit"].float().numpy()

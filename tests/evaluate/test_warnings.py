@@ -126,7 +126,7 @@ def test_planted_mode_4_cut_texts_are_named() -> None:
     assert raised(reader_bench(honest, texts=whole, **FULL), collapse) == []
     cut = [text[:300] for text in whole]
     assert min(map(len, whole)) > 300
-    assert raised(reader_bench(honest, texts=cut, **FULL), collapse) == ["texts-cut"]
+    assert raised(reader_bench(honest, texts=cut, **FULL), collapse) == ["truncated-texts"]
 
 
 def test_planted_pair_that_a_neighbour_beats_is_told_so() -> None:

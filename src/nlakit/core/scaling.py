@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from nlakit.errors import ModelError
+
+if TYPE_CHECKING:  # a contract is read where no model is
+    import torch
 
 GATE = 20.0
 
@@ -23,12 +25,14 @@ class Scaling:
 
     def apply(self, vectors: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
         """Raw activations `(n, d)` and ū `(d,)` to injected vectors `(n, d)`, float32."""
+        from torch.nn.functional import normalize
+
         vectors = vectors.float()
         if self.scale is None and not self.centred:
             return vectors
-        u = torch.nn.functional.normalize(vectors, dim=-1)
+        u = normalize(vectors, dim=-1)
         if self.centred:
-            u = torch.nn.functional.normalize(u - mean.float(), dim=-1)
+            u = normalize(u - mean.float(), dim=-1)
         return u * (self.scale if self.scale is not None else vectors.norm(dim=-1, keepdim=True))
 
 

@@ -118,11 +118,11 @@ def ranks(rows: AuditRows, real: NDArray[Any], made: NDArray[Any], mean: Values)
     if len(both) < 2:
         return []
     found, n = retrieval_ranks(real[both], made[both], mean), len(both)
-    values = {"top1": found < 1, "top5": found < 5, "reciprocal_rank": 1 / (1 + found)}
+    values = {"top1": found < 1, "top5": found < 5, "mrr": 1 / (1 + found)}
     expected = {
         "top1": 1 / n,
         "top5": min(5, n) / n,
-        "reciprocal_rank": float(np.sum(1 / np.arange(1, n + 1))) / n,
+        "mrr": float(np.sum(1 / np.arange(1, n + 1))) / n,
     }
     made_of: list[Measured] = []
     for name, value in values.items():

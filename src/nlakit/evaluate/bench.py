@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,11 @@ from pydantic import BaseModel
 from nlakit.config import EvalConfig
 from nlakit.core.metrics import baseline
 from nlakit.evaluate.scoring import row_scores
-from nlakit.models.reconstructor import Reconstructor
-from nlakit.models.verbalizer import Verbalizer
 from nlakit.rows import TableRows
+
+if TYPE_CHECKING:  # an audit of a table needs no torch
+    from nlakit.models.reconstructor import Reconstructor
+    from nlakit.models.verbalizer import Verbalizer
 
 Values = NDArray[np.float64]
 Answer = TypeVar("Answer", bound=BaseModel)

@@ -167,7 +167,7 @@ def texts_cut(found: Findings, details: Any, bench: Bench) -> Record | None:
     if share is None or share <= CUT:
         return None
     return warning(
-        "texts-cut",
+        "truncated-texts",
         f"{share:.0%} of the texts end at one and the same length without an end: they were cut "
         "when they were stored, and every count of repetitions is wrong",
         share=share,

@@ -26,7 +26,7 @@ WARNED = {
     "quoted-text-channel": "Reading explanations as descriptions: what counts is pasted text.",
     "av-ignores-vector": "Reading explanations at all: they do not depend on the activation.",
     "routing": "Reading more than the kind of text: inside a family no document is recognised.",
-    "texts-cut": "Trusting the counts of repetitions here: texts were cut when they were stored.",
+    "truncated-texts": "Trusting the counts of repetitions here: texts were cut when they were stored.",
     "scale-mismatch": "Use as it is: vectors are injected at a norm far from the subject's.",
     "beaten-by-nearest-neighbour": "Anything for which the label of the nearest training vector is"
     " at hand: it does as well.",

@@ -33,7 +33,7 @@ GROUPS = {
     "norm": "norm of the activation",
 }
 # Of all rows together these stand in the first table of the page.
-ABOVE = {*MEASURES, "top1", "top5", "reciprocal_rank"}
+ABOVE = {*MEASURES, "top1", "top5", "mrr"}
 # What has a place of its own, here or elsewhere on the page.
 PLACED = {"words", "retained", "controls", "card", "claims"}
 LEVELS = 5
