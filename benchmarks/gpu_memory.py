@@ -302,7 +302,9 @@ def main() -> None:
     given = parser.parse_args()
     short = [setting % STEPS for setting in SHORT]
     toy = list(TOY_SETTINGS) if given.toy else []
-    config = load_config(RECIPE, [*short, *toy, *given.sets])
+    # What is counted is the card's precision, whatever this machine would take by itself.
+    card = ["subject.dtype=bfloat16"] if given.predict else []
+    config = load_config(RECIPE, [*short, *toy, *card, *given.sets])
     budgets = predict(config, given.toy)
     lines, found = lines_predicted(budgets, config), []
     if not given.predict:

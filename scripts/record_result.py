@@ -59,7 +59,7 @@ def lines_of(run: Path, command: str, results: dict[str, Any]) -> list[str]:
         f"**Verdict: {verdict['word']}** — {'; '.join(verdict['reasons'])}",
         "",
         f"{results['rows']['attempted']} held-out rows of {results['rows']['documents']} documents,"
-        " 95% intervals by bootstrap over documents.",
+        " 95% intervals over documents.",
         "",
         "| the AR is fed | FVE | centred cosine | cosine |",
         "|---|---|---|---|",

@@ -229,6 +229,6 @@ def toy_settings(model: Path, corpus: Path, **overrides: Any) -> dict[str, Any]:
         "av": {**short, "phases": [{"steps": 8, "lr": 0.01}]},
         "decoding": {"max_new_tokens": 12},
         "pair": {**short, "phases": [{"steps": 4, "lr": 0.01}], "rows": 16, "generate_batch": 8},
-        "eval": {"rows": 12, "control_rows": 4, "bootstrap": 200, "permutations": 100},
+        "eval": {"rows": 12, "control_rows": 4, "permutations": 100},
     }
     return given | overrides

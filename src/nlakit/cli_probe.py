@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 console = Console(highlight=False)
-DRAWS = 2000
 SHOWN = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "auc_retained": "AUC retained"}
 
 
@@ -50,8 +49,8 @@ def probe(
     texts, labels, documents = read_labelled(table, text, label, doc_id)
     check(texts, labels, documents)
     nla = NLA.load(pair, base_model=base_model, precision=precision, device=device)
-    part = run(nla, texts, labels, documents, embedding=embedding, draws=DRAWS, seed=seed)
-    records = findings([part], documents, DRAWS, seed)
+    part = run(nla, texts, labels, documents, embedding=embedding, seed=seed)
+    records = findings([part], documents)
     console.print(table_of(records))
     classes = ", ".join(f"{name} {count}" for name, count in part.detail["classes"].items())
     console.print(
@@ -149,7 +148,6 @@ def _write(
         "table_sha256": file_sha256(given["table"]),
         "base_model": nla.contract.extraction.base_model,
         "layer": nla.contract.layer,
-        "bootstrap": DRAWS,
         "nlakit": __version__,
     }
     made = {"provenance": provenance, "findings": records, "part": json.loads(part.dump())}

@@ -214,7 +214,7 @@ class EvalConfig(Section):
     )
     rows: Positive = 96
     control_rows: Positive = Field(
-        default=32, description="rows of every part that decodes or reads many texts a row"
+        default=24, description="rows of every part that decodes or reads many texts a row"
     )
     samples: Positive = Field(default=4, description="sampled texts a row (full)")
     temperature: float = Field(default=1.0, gt=0, description="of the sampled texts")
@@ -226,8 +226,7 @@ class EvalConfig(Section):
         default=None, description="language-model service for claims, rewrites and judgements"
     )
     judge_rows: Positive = Field(default=20, description="rows that the judge sees")
-    generate_batch: Positive = 48
-    bootstrap: Positive = 2000
+    generate_batch: Positive = 96
     permutations: Positive = 1000
 
 

@@ -36,7 +36,6 @@ from nlakit.train.loop import Trainer
 from nlakit.trial import HELD_OUT_DOCUMENTS, inputs_of, trial_settings
 
 APART = 32  # tokens between a query and its target: neighbours share their words
-DRAWS = 2000
 PROBE_SHUFFLES = 5
 GIBBERISH_TEXTS = 16  # as a floor they need no text a row
 FLOORS = ("mean", "empty", "gibberish", "other_row")
@@ -130,8 +129,8 @@ def _check_documents(docs: Sequence[str], held_out: NDArray[np.bool_]) -> None:
         )
 
 
-def _estimated(values: Floats, documents: Sequence[str], seed: int, **floors: float) -> Record:
-    found = estimate(values, documents, DRAWS, seed).as_dict()
+def _estimated(values: Floats, documents: Sequence[str], **floors: float) -> Record:
+    found = estimate(values, documents).as_dict()
     return {**found, "floors": {name: float(value) for name, value in floors.items()}}
 
 
@@ -145,9 +144,9 @@ def measure_geometry(
     share, cosine = geometry.mean_direction_rows(unseen.vectors, mean)
     norms = np.linalg.norm(unseen.vectors.astype(np.float64), axis=1)
     record: Record = {
-        "mean_share": _estimated(share, docs, seed, isotropic=0.0),
-        "mean_cosine": _estimated(cosine, docs, seed, isotropic=0.0),
-        "norm": {**_estimated(norms, docs, seed), "sd": float(norms.std())},
+        "mean_share": _estimated(share, docs, isotropic=0.0),
+        "mean_cosine": _estimated(cosine, docs, isotropic=0.0),
+        "norm": {**_estimated(norms, docs), "sd": float(norms.std())},
         "norm_to_embedding": float(norms.mean()) / subject.embedding_norm(),
         "effective_rank": {
             "value": geometry.effective_rank(vectors),
@@ -175,7 +174,7 @@ def _retrieval(rows: TableRows, mean: Floats, seed: int) -> tuple[Record, Record
         rows.vectors, mean, rows.doc_ids, partners, seed
     )
     docs = [rows.doc_ids[row] for row in queries]
-    record = _estimated(found, docs, seed, shuffled=shuffled.mean(), chance=chance.mean())
+    record = _estimated(found, docs, shuffled=shuffled.mean(), chance=chance.mean())
     record["candidates"] = round(float(np.mean(1 / chance)))
     return record, {"documents": docs, "values": found.tolist(), "floor": float(chance.mean())}
 
@@ -205,7 +204,7 @@ def _family_probe(
         floor.append(right([dealt[doc] for doc in seen.doc_ids]).mean())
     docs = [unseen.doc_ids[row] for row in known]
     floors = {"guess": 1 / len(classes), "shuffled": float(np.mean(floor))}
-    record = _estimated(right(seen.families), docs, seed, **floors)
+    record = _estimated(right(seen.families), docs, **floors)
     return {**record, "classes": len(classes)}
 
 
@@ -237,7 +236,7 @@ def _token_probe(
     rng = np.random.default_rng([seed, 22])
     shuffled = [ranks(rng.permutation(len(targets))).mean() for _ in range(PROBE_SHUFFLES)]
     found = ranks(slice(None))
-    record = _estimated(found, docs, seed, shuffled=float(np.mean(shuffled)))
+    record = _estimated(found, docs, shuffled=float(np.mean(shuffled)))
     return {**record, "top1": float((found == 1).mean()), "candidates": len(candidates)}
 
 
@@ -279,12 +278,12 @@ def quick_ar(
     task = QuickTask(module, seen.texts, seen.vectors, unseen, mean, settings)
     summary = Trainer(task, settings, folder, seed).run(f"AR of layer {config.subject.layer}")
     scores = _score(module, unseen, mean, seed)
-    gain = gains(scores, unseen, FLOORS, DRAWS, seed)
+    gain = gains(scores, unseen, FLOORS)
     centred = scores.of("centred_cosine")
     values = centred["real"] - centred[gain["centred_cosine"]["best_floor"]]
     kept = {
         condition: {measure: found[measure] for measure in ("fve", "centred_cosine")}
-        for condition, found in summarise(scores, unseen, DRAWS, seed).items()
+        for condition, found in summarise(scores, unseen).items()
     }
     record = {"scores": kept, "gain": gain, "training_rows": len(seen)}
     record |= {"skipped_steps": summary["skipped_steps"], "loss": summary["trend"]}

@@ -216,16 +216,15 @@ def _report(
     steps: int,
 ) -> TrialReport:
     first, second = labels
-    draws, seed = config.eval.bootstrap, config.seed
     documents = unseen[first].doc_ids
     found = {name: scores[name].values["real"] for name in labels}
     difference = {
         measure: paired_difference(
-            found[first][measure], found[second][measure], documents, draws, seed
+            found[first][measure], found[second][measure], documents
         ).as_dict()
         for measure in ("centred_cosine", "fve")
     }
-    gained = {name: gains(scores[name], unseen[name], FLOORS, draws, seed) for name in labels}
+    gained = {name: gains(scores[name], unseen[name], FLOORS) for name in labels}
     word, verdict = judge(first, second, difference["centred_cosine"], gained)
     training, held_out = len(seen[first]), len(documents)
     return TrialReport(
@@ -248,7 +247,7 @@ def _report(
             }
             for name in labels
         },
-        scores={name: summarise(scores[name], unseen[name], draws, seed) for name in labels},
+        scores={name: summarise(scores[name], unseen[name]) for name in labels},
         gains=gained,
         difference=difference,
         config_hash=config_hash(config, SECTIONS),

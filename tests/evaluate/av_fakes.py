@@ -96,7 +96,7 @@ def toy_bench(toy_subject: Any, vectors: np.ndarray, **more: Any) -> Bench:
     given = {
         "labels": [f"label {i}" for i in range(8)], "documents": list("aabbccdd"),
         "vectors": vectors, "mean": mean, "av": av, "ar": ar,
-        "settings": {"control_rows": 4, "samples": 2},
+        "settings": {"control_rows": 4, "samples": 2, "profile": "full"},
     }  # fmt: skip
     return text_bench(sources, texts, **{**given, **more})
 

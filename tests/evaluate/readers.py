@@ -85,7 +85,7 @@ def reader_bench(rule: Callable[[str], np.ndarray] | None, **more: Any) -> Bench
         "documents": [f"d{i // 2}" for i in range(len(texts))],
         "vectors": vectors.astype(np.float32),
         "mean": mean_unit(vectors),
-        "settings": {"bootstrap": 400},
+        "settings": {"profile": "full"},
         "folder": Path(),
         "ar": ar,
     }

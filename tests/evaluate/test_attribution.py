@@ -30,7 +30,7 @@ def test_the_delta_of_a_word_is_the_score_with_it_less_the_score_without() -> No
 
 
 def test_only_control_rows_are_read_within_the_stated_number_of_texts() -> None:
-    bench = reader_bench(honest, settings={"bootstrap": 50, "control_rows": 32})
+    bench = reader_bench(honest, settings={"control_rows": 32})
     part = measure(bench)
     known = ~np.isnan(part.of("delta_fve_word", "real"))
     assert known.tolist() == [True] * 32 + [False] * (N - 32)

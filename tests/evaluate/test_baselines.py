@@ -33,7 +33,7 @@ def training(vectors: np.ndarray, texts: list[str]) -> TableRows:
 def gain_of(part: Any, condition: str) -> dict[str, Any]:
     (one,) = [
         found
-        for found in findings([part], DOCUMENTS, 200, 0)
+        for found in findings([part], DOCUMENTS)
         if (found["measure"], found["condition"]) == ("centred_cosine", condition)
     ]
     return one

@@ -48,7 +48,7 @@ def test_planted_mode_3_template_collapse() -> None:
     assert part.detail["explanation"]["openings"][0]["count"] == 8
     record = next(
         one
-        for one in findings([part], [f"d{i}" for i in range(8)], 100, 0)
+        for one in findings([part], [f"d{i}" for i in range(8)])
         if (one["measure"], one["condition"]) == ("unique", "explanation")
     )
     assert record["gain"] == pytest.approx(1 / 8 - 1) and record["gain_high"] < 0

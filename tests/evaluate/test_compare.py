@@ -33,7 +33,7 @@ def side(name: str, real: Any, rows: str = "r", values: bool = True) -> Side:
         ("roundtrip", "score", one.condition): dict(zip(ids, one.values.tolist(), strict=True))
         for one in part.measured
     }
-    found = findings([part], DOCUMENTS, 500, 0)
+    found = findings([part], DOCUMENTS)
     documents = dict(zip(ids, DOCUMENTS, strict=True))
     return Side(name, found, kept if values else {}, documents if values else {})
 
@@ -95,7 +95,7 @@ def test_welch_by_hand() -> None:
     for name, values in (("a", [0.0, 2.0]), ("b", [5.0, 7.0])):
         rows = dict(zip((f"{name}0", f"{name}1"), values, strict=True))
         part = Part("p", measured=[Measured("m", "real", np.array(values))])
-        found = findings([part], ["x", "y"], 100, 0)
+        found = findings([part], ["x", "y"])
         documents = dict(zip(rows, "xy", strict=True))
         made.append(Side(name, found, {("p", "m", "real"): rows}, documents))
     (found,) = compare(made)
@@ -107,7 +107,7 @@ def test_one_document_has_no_interval() -> None:
     made = []
     for name in ("a", "b"):
         rows = {f"{name}0": 0.0, f"{name}1": 1.0}
-        found = findings([Part("p", [Measured("m", "real", np.arange(2.0))])], ["x", "x"], 10, 0)
+        found = findings([Part("p", [Measured("m", "real", np.arange(2.0))])], ["x", "x"])
         made.append(Side(name, found, {("p", "m", "real"): rows}, dict.fromkeys(rows, "x")))
     (found,) = compare(made)
     assert (found["low"], found["high"], found["p"]) == (None, None, 1.0)

@@ -65,8 +65,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def probed(nla: Any, **options: Any) -> tuple[Part, dict[tuple[str, str], dict[str, Any]]]:
-    part = probe.run(nla, TEXTS, LABELS, DOCUMENTS, draws=400, **options)
-    found = findings([part], DOCUMENTS, 400, 0)
+    part = probe.run(nla, TEXTS, LABELS, DOCUMENTS, **options)
+    found = findings([part], DOCUMENTS)
     return part, {(one["measure"], one["condition"]): one for one in found}
 
 
@@ -106,7 +106,7 @@ def test_half_a_pair_is_probed_as_far_as_it_goes() -> None:
 
 def test_labels_that_mean_nothing_leave_nothing_to_retain() -> None:
     labels = ["a" if (i // 2) % 2 else "b" for i in range(ROWS)]  # the mood alternates inside
-    part = probe.run(FakeNLA(keeps=True), TEXTS, labels, DOCUMENTS, draws=200)  # type: ignore[arg-type]
+    part = probe.run(FakeNLA(keeps=True), TEXTS, labels, DOCUMENTS)  # type: ignore[arg-type]
     assert not [one for one in part.measured if one.measure == "auc_retained"]
     assert any("nothing to retain" in note for note in part.notes)
 
@@ -135,7 +135,7 @@ def test_a_real_pair_of_a_toy_subject(toy_subject: Callable[..., Subject]) -> No
     ar = Reconstructor(subject, build_contract(subject, role="ar"), SMALL_LORA, 0)
     texts, labels = TEXTS[:20], LABELS[:20]
     documents = list(map(str, range(20)))
-    part = probe.run(NLA(subject, av, ar, mean), texts, labels, documents, draws=100)
+    part = probe.run(NLA(subject, av, ar, mean), texts, labels, documents)
     values = part.of("auc", "reconstruction")
     assert values.shape == (20,)
     assert np.isfinite(values).all()
@@ -168,7 +168,7 @@ def test_the_command_shows_and_saves(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "60 rows (angry 30, calm 30) of 30 documents" in done.output
     record = json.loads(saved.read_text(encoding="utf-8"))
     assert {"provenance", "findings", "part"} == set(record)
-    again = findings([Part.parse(json.dumps(record["part"]))], DOCUMENTS, 2000, 0)
+    again = findings([Part.parse(json.dumps(record["part"]))], DOCUMENTS)
     assert json.loads(json.dumps(again)) == record["findings"]
 
 

@@ -42,12 +42,12 @@ def build_bench(explain: Any, folder: Path, **settings: Any) -> Bench:
         [f"r{i}" for i in range(n)], docs, [word(50 + i // PER, 1) for i in range(n)], sources,
         kinds, ["the"] * n, [0] * n, np.ones((n, 4), dtype=np.float32),
     )  # fmt: skip
-    given = EvalConfig(bootstrap=400, **settings)
+    given = EvalConfig(**settings)
     return Bench(rows, texts, np.zeros(4), given, 0, folder)
 
 
 def by_key(part: Part, bench: Bench) -> dict[tuple[str, str], dict[str, Any]]:
-    found = findings([part], bench.documents, bench.settings.bootstrap, 0)
+    found = findings([part], bench.documents)
     return {(one["measure"], one["condition"]): one for one in found}
 
 

@@ -55,7 +55,7 @@ def test_planted_one_text_for_all_rows_gains_nothing_over_the_floor() -> None:
         one = measured["word_precision", "explanation"]
         assert one.floor == "other_row"
         floor = part.of(one.measure, one.floor)
-        found = finding(part.name, one, floor, ["d0", "d1", "d2"], 200, 0)
+        found = finding(part.name, one, floor, ["d0", "d1", "d2"])
         assert (found["gain"] > 0.3) if gains else found["gain"] == 0
 
 

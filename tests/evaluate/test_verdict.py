@@ -45,7 +45,6 @@ def build_verdict(made: np.ndarray, **overrides: Any) -> Verdict:
         "centred": centred,
         "fve_real": fve_rows(real, made, baseline(real, mean)),
         "documents": documents,
-        "draws": 400,
         "permutations": 200,
     }
     return judge(**(given | overrides))
@@ -78,7 +77,7 @@ def test_planted_mode_1_ar_that_answers_all_texts_alike() -> None:
     texts = [f"unique text {i}" for i in range(N)]
     fve = fve_rows(rows, made, baseline(rows, mean))
     assert 0 < score.mean() - blind.mean() < 0.05
-    found = judge(texts, {"real": score, "empty": blind}, fve, documents, draws=400)
+    found = judge(texts, {"real": score, "empty": blind}, fve, documents)
     assert found.word == "content-blind"
 
 
@@ -139,6 +138,5 @@ def test_planted_mode_11_anisotropy_does_not_pass_for_content() -> None:
         {"real": score, "mean": np.zeros(N)},
         fve_rows(real, made, baseline(real, mean)),
         documents,
-        draws=400,
     )
     assert found.word == "content-blind"

@@ -17,6 +17,7 @@ from nlakit.evaluate import (
     collapse,
     retrieval,
     roundtrip,
+    truth,
 )
 from nlakit.evaluate.bench import Bench
 from nlakit.evaluate.findings import findings
@@ -33,14 +34,22 @@ from tests.evaluate.av_fakes import (
     nearest_row,
 )
 from tests.evaluate.benches import text_bench
-from tests.evaluate.readers import D, bare, content, explanations, honest, reader_bench
+from tests.evaluate.readers import (
+    VOCABULARY,
+    D,
+    bare,
+    content,
+    explanations,
+    honest,
+    reader_bench,
+)
 
-FULL = {"settings": {"bootstrap": 400, "profile": "full"}}
+FULL = {"settings": {"profile": "full"}}
 
 
 def raised(bench: Bench, *modules: Any) -> list[str]:
     parts = [module.measure(bench) for module in modules]
-    found = findings(parts, bench.documents, bench.settings.bootstrap, bench.seed)
+    found = findings(parts, bench.documents)
     return [one["code"] for one in warnings_of(bench, parts, found)]
 
 
@@ -59,7 +68,7 @@ def test_planted_mean_vector_ar_is_a_constant_reconstructor() -> None:
     assert raised(bench, roundtrip) == ["constant-reconstructor"]
     part = roundtrip.measure(bench)
     centred = {n: part.of("centred_cosine", n) for n in ("real", "mean", "empty", "other_row")}
-    found = judge(bench.texts, centred, part.of("fve", "real"), bench.documents, draws=400)
+    found = judge(bench.texts, centred, part.of("fve", "real"), bench.documents)
     assert found.word == "content-blind"
 
 
@@ -143,5 +152,15 @@ def test_planted_one_label_for_all_is_collapsed() -> None:
     bench = reader_bench(honest, texts=texts, **FULL)
     part = roundtrip.measure(bench)
     centred = {n: part.of("centred_cosine", n) for n in ("real", "mean", "empty")}
-    found = judge(texts, centred, part.of("fve", "real"), bench.documents, draws=400)
+    found = judge(texts, centred, part.of("fve", "real"), bench.documents)
     assert found.word == "collapsed"
+
+
+def test_planted_quotes_that_no_source_has_are_named() -> None:
+    """Explanations that quote their own source are not warned of; those of other rows are."""
+    texts = [f"It stops at “{' '.join(bare(text)[-4:])}”." for text in explanations()]
+    assert raised(reader_bench(honest, texts=texts, **FULL), truth) == []
+    other = [f"It stops at “{VOCABULARY[i]} {VOCABULARY[i + 9]} and”." for i in range(len(texts))]
+    sources = [f"A source that ends in {' '.join(bare(text)[-4:])}" for text in explanations()]
+    bench = reader_bench(honest, texts=other, sources=sources, **FULL)
+    assert raised(bench, truth) == ["unsupported-quotes"]

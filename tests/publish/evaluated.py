@@ -82,7 +82,7 @@ def write_toy(
     known |= dict(zip(rows.texts, rows.vectors + 0.3 * drawn, strict=True))
     del known[""]
     folder.mkdir(parents=True, exist_ok=True)
-    settings = EvalConfig(rows=len(rows), bootstrap=60, permutations=50)
+    settings = EvalConfig(rows=len(rows), permutations=50)
     mean = mean_unit(toy_rows(200, seed=5).vectors)
     bench = Bench(rows, texts, mean, settings, 7, folder, ar=Table(known))  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:

@@ -84,7 +84,7 @@ def build_results(**overrides: Any) -> tuple[dict[str, Any], pa.Table]:
     texts = overrides.pop("texts", None) or [f"text {i} {EVIL}" for i in range(len(rows))]
     n = len(rows)
     ar: Any = FakeAR(dict(zip([*rows.texts, *texts], [*rows.vectors, *rows.vectors], strict=True)))
-    settings = EvalConfig(bootstrap=50, permutations=50)
+    settings = EvalConfig(permutations=50)
     bench = Bench(rows, texts, mean_unit(rows.vectors), settings, 0, Path(), ar=ar)
     trip = roundtrip.measure(bench)
     results = assemble(bench, [trip])
@@ -168,7 +168,7 @@ def build_full(rows: TableRows | None = None) -> tuple[dict[str, Any], pa.Table,
         {"code": "reads_opening", "message": f"only {EVIL}", "evidence": {"gain": 0.01234}}
     ]
     groups = roundtrip.groups_of(rows)
-    return results, scores, findings_of(parts, rows.doc_ids, 50, 0, groups)
+    return results, scores, findings_of(parts, rows.doc_ids, groups)
 
 
 def build_training() -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:

@@ -140,7 +140,7 @@ def test_a_condition_that_no_row_has(tmp_path: Path) -> None:
     values = read_evaluation(folder)
     part = Part("extra", [Measured("m", "real", np.full(30, np.nan), "none"),
                           Measured("m", "none", np.full(30, np.nan))])  # fmt: skip
-    made = values.findings + findings([part], rows.row_ids, 60, 7)
+    made = values.findings + findings([part], rows.row_ids)
     write_table(folder / "findings.parquet", pa.Table.from_pylist(made, schema=SCHEMA))
     write_model_card(folder, tmp_path / "card")
     assert verify(tmp_path / "card").problem is None

@@ -16,7 +16,6 @@ from nlakit.core.statistics import Estimate, estimate, paired_difference
 from nlakit.errors import DataError
 
 FAR_BELOW = 0.6
-DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,14 @@ class Compared:
         return float(np.mean(self.values[layer]))
 
     def estimate(self, layer: int) -> Estimate:
-        return estimate(self.values[layer], self.documents, DRAWS)
+        return estimate(self.values[layer], self.documents)
 
     def far_below(self, layer: int, other: int) -> bool:
         """Whether `layer` is under 60% of `other`, with an interval that says so."""
         if self.mean(other) <= self.floor:
             return False
         short = paired_difference(
-            FAR_BELOW * self.values[other], self.values[layer], self.documents, DRAWS
+            FAR_BELOW * self.values[other], self.values[layer], self.documents
         )
         return short.low > 0
 
@@ -52,8 +51,7 @@ class Compared:
         return [
             layer
             for layer in layers
-            if paired_difference(self.values[best], self.values[layer], self.documents, DRAWS).low
-            <= 0
+            if paired_difference(self.values[best], self.values[layer], self.documents).low <= 0
         ]
 
 

@@ -12,7 +12,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nlakit.core.textstats import has_loop, other_script_share, words
+from nlakit.core.textstats import (
+    MAX_OTHER_SCRIPT,
+    SENTENCE_END,
+    has_loop,
+    other_script_share,
+    words,
+)
 
 # In order of gravity.
 FAULTS = (
@@ -22,7 +28,6 @@ FAULTS = (
 HARD = frozenset(FAULTS) - {"boilerplate_opening", "topic_summary"}
 
 COPIED_RUN = 5
-MAX_OTHER_SCRIPT = 0.2
 LAST_WORDS = 10
 
 
@@ -192,7 +197,6 @@ LEAKAGE = re.compile(
     re.MULTILINE | re.VERBOSE,
 )
 
-SENTENCE_END = re.compile(r"[.!?…。！？]['\"”’»)\]`]*\Z")
 NEXT_TOKENS = re.compile(r"(.*); \w+ next: ", re.DOTALL)
 # A closing mark of any kind excuses what is open before it: labels quote code and half sentences.
 OPENED = re.compile(r"(?:“[^\s”]|(?<![^\s(])\"\w|[(\[]\w)(?:[^)\]\"”'’`]|['’]\w)*\Z")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nlakit.core import statistics
 from nlakit.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -107,26 +108,11 @@ def _probabilities(seen: Any, index: Ints, unseen: Any, penalty: float, classes:
 
 
 def auc_rows(scores: NDArray[Any], labels: Sequence[str]) -> Floats:
-    """Values `(n,)` whose mean is the AUC; for k > 2 the mean AUC of one class against the rest.
-
-    V is the share of the rows on the other side that a row is ordered rightly against (ties half);
-    the value is AUC + n/m (V − AUC), m the rows on its own side. So the spread of the values over
-    documents is that of the AUC: DeLong, DeLong and Clarke-Pearson, Biometrics 1988.
-    """
+    """Values `(n,)` whose mean is the AUC, as `statistics.auc_rows` has them; for k > 2 the mean of
+    those of each class against the rest. Raises DataError for labels of one class."""
     classes, index = np.unique(np.asarray(labels), return_inverse=True)
     columns = range(1, 2) if len(classes) == 2 else range(len(classes))
-    return np.mean([_one_auc(scores[:, k], index == k) for k in columns], axis=0)
-
-
-def _one_auc(scores: NDArray[Any], positive: NDArray[np.bool_]) -> Floats:
-    values = np.empty(len(scores))
-    for side, sign in ((positive, 1.0), (~positive, -1.0)):
-        others, mine = np.sort(sign * scores[~side]), sign * scores[side]
-        below = np.searchsorted(others, mine, "left") + np.searchsorted(others, mine, "right")
-        values[side] = below / (2 * len(others))
-    auc = float(values[positive].mean())
-    weight = len(scores) / np.where(positive, positive.sum(), (~positive).sum())
-    return auc + weight * (values - auc)
+    return np.mean([statistics.auc_rows(scores[:, k], index == k) for k in columns], axis=0)
 
 
 def balanced_accuracy_rows(scores: NDArray[Any], labels: Sequence[str]) -> Floats:

@@ -40,16 +40,8 @@ def cluster_sums(values: Floats, clusters: Sequence[str]) -> tuple[Floats, Float
     return np.bincount(index, weights=values), np.bincount(index).astype(np.float64)
 
 
-def bootstrap_means(values: Floats, clusters: Sequence[str], draws: int, seed: int) -> Floats:
-    """Means of `draws` resamples of whole documents with replacement: `(draws,)`."""
-    sums, counts = cluster_sums(values, clusters)
-    picks = np.random.default_rng(seed).integers(0, len(sums), size=(draws, len(sums)))
-    return sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
-
-
-def estimate(values: Floats, clusters: Sequence[str], draws: int = 2000, seed: int = 0) -> Estimate:
-    """Mean of `values` `(n,)` with its 95% interval over documents; nothing is drawn, so `draws`
-    and `seed` do not change it.
+def estimate(values: Floats, clusters: Sequence[str]) -> Estimate:
+    """Mean of `values` `(n,)` with its 95% interval over documents.
 
     A t interval of the mean as a ratio (sum / rows): the standard error of `cluster_error`,
     documents − 1 degrees of freedom. Each end is the farther one of that interval and the one from
@@ -124,11 +116,9 @@ def minimum_detectable_effect(
     return float(found.error * sum(stdtrit(found.documents - 1, [1 - alpha / 2, power])))
 
 
-def paired_difference(
-    first: Floats, second: Floats, clusters: Sequence[str], draws: int = 2000, seed: int = 0
-) -> Estimate:
+def paired_difference(first: Floats, second: Floats, clusters: Sequence[str]) -> Estimate:
     """Mean of first − second, paired by row, with its interval over documents."""
-    return estimate(np.asarray(first) - np.asarray(second), clusters, draws, seed)
+    return estimate(np.asarray(first) - np.asarray(second), clusters)
 
 
 def permutation_p(observed: float, null: Floats, side: Side = "greater") -> float:

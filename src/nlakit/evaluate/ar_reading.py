@@ -116,9 +116,8 @@ def read(bench: Bench, part: Part, inputs: Inputs) -> None:
             lost = {f"{name}_lost": real[name] - found[name] for name in SCORES}
             part.add(condition, {**lost, "moved": moved(bench, before, texts)})
             part.add(condition, {"length_ratio": length_ratios(before, texts, len(bench))})
-    settings = bench.settings
     part.detail["retained"] = {
-        condition: kept(part, condition, bench.documents, settings.bootstrap, bench.seed)
+        condition: kept(part, condition, bench.documents)
         for condition in inputs
         if condition not in ("real", "empty")
     }
@@ -148,9 +147,7 @@ def length_ratios(before: Sequence[str | None], after: Sequence[str | None], cou
     return ratios
 
 
-def kept(
-    part: Part, condition: str, documents: Sequence[str], draws: int, seed: int
-) -> dict[str, Any]:
+def kept(part: Part, condition: str, documents: Sequence[str]) -> dict[str, Any]:
     """What a condition retains of each score's gain over the empty text, with its interval over
     documents (None where the real texts have no gain that is off 0); the mean movement as a share
     of that to the empty text; and the share of texts that the condition changes at all."""
@@ -168,18 +165,16 @@ def kept(
     for score in SCORES:
         empty = part.of(score, "empty")[known]
         gain, full = part.of(score, condition)[known] - empty, part.of(score, "real")[known] - empty
-        found[score] = _ratio(gain, full, names, draws, seed)
+        found[score] = _ratio(gain, full, names)
     return found
 
 
-def _ratio(
-    gain: Values, full: Values, documents: Sequence[str], draws: int, seed: int
-) -> dict[str, float] | None:
-    if len(set(documents)) < 2 or estimate(full, documents, draws, seed).low <= 0:
+def _ratio(gain: Values, full: Values, documents: Sequence[str]) -> dict[str, float] | None:
+    if len(set(documents)) < 2 or estimate(full, documents).low <= 0:
         return None
     ratio, whole = gain.mean() / full.mean(), full.mean()
     # The ratio linearised (Taylor): values whose mean it is, and whose spread is that of the ratio.
-    found = estimate(ratio + (gain - ratio * full) / whole, documents, draws, seed)
+    found = estimate(ratio + (gain - ratio * full) / whole, documents)
     return {"ratio": found.mean, "low": found.low, "high": found.high}
 
 

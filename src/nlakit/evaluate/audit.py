@@ -30,7 +30,6 @@ from nlakit.evaluate.roundtrip import NOISE_FLOOR, card_block
 from nlakit.evaluate.verdict import BLIND_GAIN, FLOORS, judge
 from nlakit.rundir import git_commit
 
-DRAWS = 2000  # of statistics that resample
 STORED = ("fve", "centred_cosine", "cosine", "mse")
 BLIND_SHARE = 0.05  # of the floor's squared error that a text that is read removes at least
 STORED_OFF = 0.01  # above what half precision does to a cosine
@@ -90,9 +89,7 @@ def _records(rows: AuditRows) -> list[dict[str, Any]]:
             if (one.measure, one.condition) in GROUPED:
                 groups |= _groups(rows)
             for group, picked in groups.items():
-                record = finding(
-                    part.name, one, floor, rows.documents, DRAWS, rows.seed, picked, group
-                )
+                record = finding(part.name, one, floor, rows.documents, picked, group)
                 found.append({k: _finite(v) for k, v in record.items()})
     return found
 
@@ -256,7 +253,7 @@ def _verdict(rows: AuditRows) -> dict[str, Any] | None:
     some = {k: centred[k][kept] for k in (*usable, "same_document") if k in centred}
     found = judge(
         [texts[i] for i in kept], some, fve[kept], [rows.documents[i] for i in kept],
-        draws=DRAWS, seed=rows.seed,
+        seed=rows.seed,
     )  # fmt: skip
     if found.word in GATE:
         rows.warn(found.word, "; ".join(found.reasons))
@@ -282,7 +279,7 @@ def _gain_of_text(rows: AuditRows, part: Part) -> None:
         both = ~np.isnan(one.values) & ~np.isnan(floor)
         pair = (floor, one.values) if name == "mse" else (one.values, floor)
         documents = [rows.documents[i] for i in np.flatnonzero(both)]
-        gain = paired_difference(pair[0][both], pair[1][both], documents, DRAWS, rows.seed)
+        gain = paired_difference(pair[0][both], pair[1][both], documents)
         room = floor[both].mean() if name == "mse" else 1 - floor[both].mean()
         share, least = gain.mean / room, BLIND_SHARE
         if name == "centred_cosine":

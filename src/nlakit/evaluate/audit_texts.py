@@ -154,7 +154,8 @@ def _document_ranks(texts: Sequence[str], sources: Sequence[str], documents: Seq
         reader = TfidfVectorizer(stop_words="english", sublinear_tf=True).fit(sources)
     except ValueError:  # no source has a word
         return None
-    scores = (reader.transform(texts) @ reader.transform(sources).T).toarray()
+    own: Any = reader.transform(sources)
+    scores = (reader.transform(texts) @ own.T).toarray()
     _, index = np.unique(np.asarray(documents), return_inverse=True)
     rivals = index[:, None] != index[None]
 

@@ -113,7 +113,7 @@ def of_partners(rows: AuditRows, made: NDArray[Any], same: bool) -> NDArray[Any]
 
 
 def ranks(rows: AuditRows, real: NDArray[Any], made: NDArray[Any], mean: Values) -> list[Measured]:
-    """`top1`, `top5` and `reciprocal_rank` of the own vector among the sampled rows, and chance."""
+    """`top1`, `top5` and `mrr` of the own vector among the sampled rows, and chance."""
     both = rows.sample[has_vector(real)[rows.sample] & has_vector(made)[rows.sample]]
     if len(both) < 2:
         return []

@@ -79,7 +79,9 @@ def subject_texts(part: Part, bench: Bench) -> None:
     some = bench.rows.head(bench.settings.control_rows)
     say(f"baselines: the untrained subject on {len(some)} rows")
     beside(part, bench, "logit_lens", logit_lens(av, some.vectors))
-    if any(some.sources):
+    if bench.settings.profile == "quick":
+        part.notes.append("the subject's continuation of the source belongs to eval.profile: full")
+    elif any(some.sources):
         beside(part, bench, "continuation", continuations(av, some.sources, batch))
     else:
         part.notes.append("the rows have no source text: no continuation")

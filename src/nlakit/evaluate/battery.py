@@ -40,7 +40,7 @@ def write_evaluation(bench: Bench, provenance: Mapping[str, Any]) -> dict[str, A
 
     Raises DataError with fewer than two documents: floors and intervals need others beside each.
     """
-    rows, settings = bench.rows, bench.settings
+    rows = bench.rows
     if len(set(rows.doc_ids)) < 2:
         raise DataError(
             "too few held-out documents: floors and intervals need others beside each",
@@ -48,7 +48,7 @@ def write_evaluation(bench: Bench, provenance: Mapping[str, Any]) -> dict[str, A
             do="use more documents, or a larger split.test",
         )
     parts = [run_part(name, bench) for name in wanted(bench)]
-    found = findings(parts, rows.doc_ids, settings.bootstrap, bench.seed, roundtrip.groups_of(rows))
+    found = findings(parts, rows.doc_ids, roundtrip.groups_of(rows))
     results = assemble(bench, parts) | {"provenance": dict(provenance)}
     results["provenance"] |= {
         "baseline": bench.base,
@@ -128,7 +128,7 @@ def scores_of(part: Part, base: float) -> Scores:
 
 def scored(bench: Bench, scores: Scores) -> dict[str, Any]:
     """Verdict, scores and gains of the round trip, and every row as an example."""
-    rows, draws, seed = bench.rows, bench.settings.bootstrap, bench.seed
+    rows = bench.rows
     centred = scores.of("centred_cosine")
     floors = [name for name in FLOORS if name in scores.values]
     verdict = judge(
@@ -136,14 +136,13 @@ def scored(bench: Bench, scores: Scores) -> dict[str, Any]:
         centred,
         scores.of("fve")["real"],
         rows.doc_ids,
-        draws=draws,
         permutations=bench.settings.permutations,
-        seed=seed,
+        seed=bench.seed,
     )
     return {
         "verdict": {"word": verdict.word, "reasons": verdict.reasons, "evidence": verdict.evidence},
-        "scores": summarise(scores, rows, draws, seed),
-        "gains": gains(scores, rows, floors, draws, seed),
+        "scores": summarise(scores, rows),
+        "gains": gains(scores, rows, floors),
         "floors": floors,
         "examples": [example(bench, scores, i) for i in range(len(rows))],
     }
@@ -175,7 +174,7 @@ def read_by_av(part: Part, bench: Bench) -> dict[str, Any]:
         values = part.of(measure, condition)
         known = np.flatnonzero(~np.isnan(values))
         documents = [bench.documents[i] for i in known]
-        return estimate(values[known], documents, bench.settings.bootstrap, bench.seed).as_dict()
+        return estimate(values[known], documents).as_dict()
 
     found: dict[str, Any] = {}
     if any(one.measure == "gap" for one in part.measured):

@@ -23,21 +23,26 @@ UNRELATED = (
     "Bees return to the hive when the light fades or a storm comes near.",
 )
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+DRAWN = 16  # texts of a floor that says nothing of any row: more would be read for nothing
 
 
 def gibberish(count: int, seed: int) -> list[str]:
-    """Strings of random letters in word-like groups, one a row."""
+    """Strings of random letters in word-like groups; 16 of them take turns."""
     rng = np.random.default_rng([seed, 11])
-    return [
+    drawn = [
         " ".join("".join(rng.choice(list(LETTERS), size=rng.integers(3, 9))) for _ in range(18))
-        for _ in range(count)
+        for _ in range(min(count, DRAWN))
     ]
+    return [drawn[row % DRAWN] for row in range(count)]
 
 
 def unrelated(count: int, seed: int) -> list[str]:
-    """Three sentences that have nothing to do with the row."""
+    """Three sentences that have nothing to do with the row; 16 such texts take turns."""
     rng = np.random.default_rng([seed, 12])
-    return [" ".join(rng.choice(UNRELATED, size=3, replace=False)) for _ in range(count)]
+    drawn = [
+        " ".join(rng.choice(UNRELATED, size=3, replace=False)) for _ in range(min(count, DRAWN))
+    ]
+    return [drawn[row % DRAWN] for row in range(count)]
 
 
 def pick_rows(rows: TableRows, count: int, per_document: int = 2) -> TableRows:

@@ -31,8 +31,6 @@ def finding(
     one: Measured,
     floor: NDArray[Any] | None,
     documents: Sequence[str],
-    draws: int,
-    seed: int,
     picked: NDArray[np.bool_] | None = None,
     group: str = "all",
 ) -> dict[str, Any]:
@@ -49,10 +47,10 @@ def finding(
     }  # fmt: skip
     if not known.any():
         return record
-    record |= estimate(one.values[known], names[known].tolist(), draws, seed).as_dict()
+    record |= estimate(one.values[known], names[known].tolist()).as_dict()
     both = known if floor is None else known & ~np.isnan(floor)
     if floor is not None and both.any():
-        gain = paired_difference(one.values[both], floor[both], names[both].tolist(), draws, seed)
+        gain = paired_difference(one.values[both], floor[both], names[both].tolist())
         record |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
     return {name: record[name] for name in SCHEMA.names}
 
@@ -60,8 +58,6 @@ def finding(
 def findings(
     parts: Iterable[Part],
     documents: Sequence[str],
-    draws: int,
-    seed: int,
     groups: Mapping[str, Sequence[str]] | None = None,
 ) -> list[dict[str, Any]]:
     """A record a part, measure and condition; for the part `roundtrip` also one a group.
@@ -74,7 +70,7 @@ def findings(
     for part in parts:
         for one in part.measured:
             floor = part.of(one.measure, one.floor) if one.floor else None
-            made.append(finding(part.name, one, floor, documents, draws, seed))
+            made.append(finding(part.name, one, floor, documents))
             if part.name != "roundtrip" or one.condition != "real":
                 continue
             for kind, labels in (groups or {}).items():
@@ -82,9 +78,7 @@ def findings(
                     picked = np.asarray(labels) == label
                     if len(set(names[picked].tolist())) > 1:
                         group = f"{kind}={label}"
-                        made.append(
-                            finding(part.name, one, floor, documents, draws, seed, picked, group)
-                        )
+                        made.append(finding(part.name, one, floor, documents, picked, group))
     return made
 
 

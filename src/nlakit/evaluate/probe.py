@@ -39,7 +39,6 @@ def run(
     *,
     embedding: str | None = None,
     batch: int = 32,
-    draws: int = 2000,
     seed: int = 0,
 ) -> Part:
     """The part `probe` for n texts with labels, read at their last token.
@@ -65,7 +64,7 @@ def run(
             for name, rows in MEASURES.items():
                 part.measured.append(Measured(name, condition, rows(scores, labels), FLOOR))
             tick.advance()
-    _compare(part, documents, draws, seed)
+    _compare(part, documents)
     part.detail = {
         "classes": dict(sorted(Counter(labels).items())),
         "documents": len(set(documents)),
@@ -156,10 +155,10 @@ def _add_floors(
         part.measured.append(Measured(name, "majority", rows(constant, labels)))
 
 
-def _compare(part: Part, documents: Sequence[str], draws: int, seed: int) -> None:
+def _compare(part: Part, documents: Sequence[str]) -> None:
     """Differences from the probe of the activations, and the share of its AUC that is kept."""
     whole = part.of("auc", WHOLE)
-    readable = estimate(whole, documents, draws, seed).low > 0.5
+    readable = estimate(whole, documents).low > 0.5
     if not readable:
         part.notes.append(
             "the probe of the activations is not above chance: there is nothing to retain"

@@ -62,7 +62,7 @@ def other_baselines(bench: Bench, mse: NDArray[Any]) -> list[Measured]:
     return [Measured(name, "real", 1 - mse / base) for name, base in bases.items()]
 
 
-def moves(bench: Bench, texts: Sequence[str]) -> NDArray[np.float64]:
+def moves(bench: Bench, texts: Sequence[str]) -> NDArray[Any]:
     """‖û(text) − û(empty)‖² a row: how far a text moves the reconstruction at all; 0 for an AR
     that answers everything alike."""
     made = bench.reconstruct(list(texts))

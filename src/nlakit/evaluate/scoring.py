@@ -87,7 +87,7 @@ def _spread(values: NDArray[Any], places: Sequence[int], n: int) -> NDArray[Any]
     return spread
 
 
-def summarise(scores: Scores, rows: TableRows, draws: int, seed: int) -> dict[str, Any]:
+def summarise(scores: Scores, rows: TableRows) -> dict[str, Any]:
     """Condition → measure → estimate over the rows that have the condition."""
     summary: dict[str, Any] = {}
     for condition, found in scores.values.items():
@@ -96,10 +96,10 @@ def summarise(scores: Scores, rows: TableRows, draws: int, seed: int) -> dict[st
             values = found[measure]
             known = np.flatnonzero(~np.isnan(values))
             documents = [rows.doc_ids[i] for i in known]
-            summary[condition][measure] = estimate(values[known], documents, draws, seed).as_dict()
+            summary[condition][measure] = estimate(values[known], documents).as_dict()
         if "rank" in found:
             rank = found["rank"]
-            top1 = estimate((rank == 0).astype(float), rows.doc_ids, draws, seed)
+            top1 = estimate((rank == 0).astype(float), rows.doc_ids)
             summary[condition]["retrieval"] = {
                 "top1": top1.mean,
                 "top1_low": top1.low,
@@ -111,9 +111,7 @@ def summarise(scores: Scores, rows: TableRows, draws: int, seed: int) -> dict[st
     return summary
 
 
-def gains(
-    scores: Scores, rows: TableRows, floors: Sequence[str], draws: int, seed: int
-) -> dict[str, Any]:
+def gains(scores: Scores, rows: TableRows, floors: Sequence[str]) -> dict[str, Any]:
     """Content gain for FVE and centred cosine: score(real) − score(best floor), paired by row."""
     result = {}
     for measure in ("fve", "centred_cosine"):
@@ -121,7 +119,7 @@ def gains(
         best = max(floors, key=lambda name: float(np.nanmean(found[name])))
         pairs = ~np.isnan(found[best])
         documents = [rows.doc_ids[i] for i in np.flatnonzero(pairs)]
-        gain = paired_difference(found["real"][pairs], found[best][pairs], documents, draws, seed)
+        gain = paired_difference(found["real"][pairs], found[best][pairs], documents)
         result[measure] = {"best_floor": best, **gain.as_dict()}
     return result
 

@@ -49,7 +49,6 @@ def judge(
     fve_real: NDArray[Any],
     documents: Sequence[str],
     *,
-    draws: int = 2000,
     permutations: int = 1000,
     seed: int = 0,
 ) -> Verdict:
@@ -60,10 +59,10 @@ def judge(
     none) is needed for `content-sensitive`. fve_real: FVE a row `(n,)`.
     """
     floor = best_floor(centred)
-    gain = paired_difference(centred["real"], centred[floor], documents, draws, seed)
+    gain = paired_difference(centred["real"], centred[floor], documents)
     p = sign_flip_p(centred["real"] - centred[floor], documents, permutations, seed)
-    fve = estimate(fve_real, documents, draws, seed)
-    topic = _topic_gain(centred, documents, draws, seed)
+    fve = estimate(fve_real, documents)
+    topic = _topic_gain(centred, documents)
     collapse = collapse_summary(texts)
     evidence = {
         "best_floor": floor,
@@ -79,9 +78,7 @@ def judge(
     return Verdict(word, reasons, evidence)
 
 
-def _topic_gain(
-    centred: Mapping[str, NDArray[Any]], documents: Sequence[str], draws: int, seed: int
-) -> Estimate | None:
+def _topic_gain(centred: Mapping[str, NDArray[Any]], documents: Sequence[str]) -> Estimate | None:
     same = centred.get("same_document")
     if same is None:
         return None
@@ -89,7 +86,7 @@ def _topic_gain(
     if len(known) < 2:
         return None
     names = [documents[row] for row in known.tolist()]
-    return paired_difference(centred["real"][known], same[known], names, draws, seed)
+    return paired_difference(centred["real"][known], same[known], names)
 
 
 def _apply(

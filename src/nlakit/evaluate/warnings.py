@@ -22,6 +22,7 @@ LITTLE, MOST = 0.25, 0.75
 CUT = 0.05  # share of texts cut at one length
 LEAST_GAP = 0.01  # nats a token
 BETTER = 0.10  # centred cosine by which another norm must beat the contract's
+QUOTING = 0.5  # share of texts with a quote from which their truth is spoken of
 MIDDLE = 0.5  # percentile of a document found by chance
 
 
@@ -221,6 +222,21 @@ def beaten_by_neighbour(found: Findings, details: Any, bench: Bench) -> Record |
     )
 
 
+def unsupported_quotes(found: Findings, details: Any, bench: Bench) -> Record | None:
+    own = found.get("truth", "quote_precision", "explanation")
+    label = found.get("truth", "quote_precision", "label")
+    if own is None or own["rows"] < QUOTING * len(bench) or (own["gain_low"] or 0) > 0:
+        return None
+    return warning(
+        "unsupported-quotes",
+        f"{own['mean']:.0%} of what the texts put in quotes stands in the source, no more than in "
+        "another document's: the quoted words are invented",
+        quote_precision=own["mean"],
+        gain=own["gain"],
+        labels=label["mean"] if label else None,
+    )
+
+
 Rule = Callable[[Findings, Any, Bench], Record | None]
 RULES: tuple[Rule, ...] = (
     constant_reconstructor,
@@ -232,4 +248,5 @@ RULES: tuple[Rule, ...] = (
     texts_cut,
     scale_mismatch,
     beaten_by_neighbour,
+    unsupported_quotes,
 )

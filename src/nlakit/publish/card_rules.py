@@ -26,10 +26,12 @@ WARNED = {
     "quoted-text-channel": "Reading explanations as descriptions: what counts is pasted text.",
     "av-ignores-vector": "Reading explanations at all: they do not depend on the activation.",
     "routing": "Reading more than the kind of text: inside a family no document is recognised.",
-    "truncated-texts": "Trusting the counts of repetitions here: texts were cut when they were stored.",
+    "truncated-texts": "Trusting the counts of repetitions here: texts were cut when they"
+    " were stored.",
     "scale-mismatch": "Use as it is: vectors are injected at a norm far from the subject's.",
     "beaten-by-nearest-neighbour": "Anything for which the label of the nearest training vector is"
     " at hand: it does as well.",
+    "unsupported-quotes": "Taking what stands in quotes as words of the text: it is invented.",
     "contaminated-split": "Expecting these scores on new documents: training has seen some of the"
     " evaluated ones.",
     "wrong-baseline": "Comparing its recorded FVE with others: the recorded baseline is not that"

@@ -148,7 +148,6 @@ MEANINGS = {
     "top5": ("Top-5", "the own one is among the five most similar"),
     "top20": ("Top-20", "the own one is among the twenty most similar"),
     "mrr": ("MRR", "mean reciprocal rank of the own one"),
-    "mrr": ("MRR", "mean reciprocal rank of the own vector"),
     "percentile": ("Percentile", "share of the others that are less similar; 0.5 is chance"),
     "family_top1": ("Family", "the most similar document is of the row's family: routing"),
     "quote_precision": ("Quotes found", "share of the quoted strings that the source has"),

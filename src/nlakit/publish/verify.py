@@ -89,9 +89,8 @@ def wrong_finding(evaluation: Evaluation) -> str | None:
     """The first of the findings that the values a row do not give."""
     from nlakit.evaluate.roundtrip import groups_of
 
-    rows, settings = evaluation.rows, evaluation.results["settings"]
-    draws, seed = settings["bootstrap"], settings["seed"]
-    again = findings(measured(evaluation), rows.doc_ids, draws, seed, groups_of(rows))
+    rows = evaluation.rows
+    again = findings(measured(evaluation), rows.doc_ids, groups_of(rows))
     known = {tuple(one[name] for name in KEYS): one for one in again}
     for stored in evaluation.findings:
         key = tuple(stored[name] for name in KEYS)
