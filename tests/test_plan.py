@@ -188,7 +188,7 @@ def by_hand(**settings: object) -> dict[str, StagePlan]:
     config = parse_config(
         {
             "name": "t",
-            "subject": {"layer": 0},
+            "subject": {"layer": 0, "dtype": "bfloat16"},
             "split": {"av": 0.4, "ar": 0.4, "rl": 0.1, "test": 0.1},
             "activations": {"expected_tokens": 0},
             **settings,

@@ -28,7 +28,7 @@ from tests.conftest import toy_corpus, toy_settings
 
 ROWS = int(os.environ.get("NLAKIT_LABEL_ROWS", "240"))
 KILLS = int(os.environ.get("NLAKIT_LABEL_KILLS", "3"))
-QUOTA_SECONDS = float(os.environ.get("NLAKIT_QUOTA_SECONDS", "8"))
+QUOTA_SECONDS = float(os.environ.get("NLAKIT_QUOTA_SECONDS", "20"))
 CONCURRENCY = 32
 # What faults and restarts may change: when, for how much, in how many attempts.
 SAME = [n for n in SCHEMA.names if n not in ("labelled_at", "cost", "attempts")]
