@@ -36,11 +36,11 @@ CONDITIONS = (
     ("mean", "floor: mean vector"),
     ("empty", "floor: empty text"),
     ("gibberish", "floor: gibberish"),
-    ("unrelated", "floor: unrelated sentences"),
+    ("unrelated", "floor: unrelated text"),
     ("other_row", "floor: another row's text"),
-    ("same_document", "copy control: other position, same document"),
-    ("last_token", "copy control: last token"),
-    ("last_10_tokens", "copy control: last 10 tokens"),
+    ("same_document", "control: other position"),
+    ("last_token", "control: last token"),
+    ("last_10_tokens", "control: last 10 tokens"),
 )
 
 
@@ -124,7 +124,8 @@ def show(results: dict[str, Any], where: str) -> None:
     """Scores beside their floors, what the texts are like, warnings and verdict."""
     table = Table(title=f"{where}: {results['rows']['attempted']} held-out rows")
     for column in ("the AR is fed", "FVE [95%]", "centred cosine [95%]", "cosine", "top-1"):
-        table.add_column(column, justify="left" if column.startswith("the") else "right")
+        names = column.startswith("the")
+        table.add_column(column, justify="left" if names else "right", no_wrap=names)
     for name, label in CONDITIONS:
         found = results["scores"].get(name)
         if found is None:

@@ -123,7 +123,7 @@ def table_of(records: list[dict[str, Any]]) -> Table:
 
     table = Table()
     for name in ("probe of", *SHOWN.values()):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name == "probe of")
     by_place = {(record["condition"], record["measure"]): record for record in records}
     conditions = list(dict.fromkeys(record["condition"] for record in records))
     floors = [name for name in conditions if by_place[name, "auc"]["floor"] is None]

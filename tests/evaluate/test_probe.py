@@ -160,7 +160,7 @@ def test_the_command_shows_and_saves(tmp_path: Path, monkeypatch: pytest.MonkeyP
     done = CliRunner().invoke(
         build_app(),
         ["probe", str(table), "--text", "said", "--label", "mood", "--save", str(saved)],
-        env={"COLUMNS": "160"},
+        env={"COLUMNS": "80"},
         catch_exceptions=False,
     )
     assert done.exit_code == 0
