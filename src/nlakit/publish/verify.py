@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeGuard
 
 import numpy as np
+from pydantic import ValidationError
 
 from nlakit.errors import DataError
 from nlakit.evaluate.bench import Bench, Measured, Part
@@ -115,6 +116,14 @@ def wrong_result(evaluation: Evaluation) -> str | None:
 
     results, rows = evaluation.results, evaluation.rows
     settings = {key: value for key, value in results["settings"].items() if key != "seed"}
+    try:
+        config = EvalConfig.model_validate(settings)
+    except ValidationError as error:
+        raise DataError(
+            "the evaluation was made by another version of nlakit",
+            found=f"settings {', '.join(str(one['loc'][0]) for one in error.errors())}",
+            do="evaluate again",
+        ) from error
     kept = {part.name: part for part in measured(evaluation)}
     parts = []
     for name, said in results["parts"].items():
@@ -125,7 +134,7 @@ def wrong_result(evaluation: Evaluation) -> str | None:
             rows,
             evaluation.texts,
             np.zeros(1),
-            EvalConfig.model_validate(settings),
+            config,
             results["settings"]["seed"],
             Path(scratch),
         )
