@@ -126,6 +126,10 @@ class Bench:
         """E‖u − ū‖² over the rows: the denominator of every FVE here."""
         return baseline(self.rows.vectors, self.mean)
 
+    def forget(self) -> None:
+        """Drop the reconstructions that are remembered."""
+        self._made.clear()
+
     def reconstruct(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Reconstructions `(n, d)` by the AR; a text is read once however often it is asked for."""
         assert self.ar is not None, "the part checks that there is an AR"
