@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nlakit.core.statistics import derangement
 from nlakit.evaluate.bench import Bench, Measured, Part, Values
-from nlakit.evaluate.conditions import random_directions
+from nlakit.evaluate.conditions import of_partners, random_directions
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.progress import ticker
 
@@ -141,11 +141,6 @@ def add_texts(
     if bench.ar is not None:
         scores = bench.score(texts)
         part.add(condition, {name: scores[name] for name in SCORED}, floor)
-
-
-def of_partners(texts: Sequence[str | None], partners: NDArray[np.int64]) -> list[str | None]:
-    """The text of each row's partner; None where the partner is −1."""
-    return [texts[int(row)] if row >= 0 else None for row in partners]
 
 
 def over_rows(values: Sequence[float] | NDArray[Any], n: int) -> Values:

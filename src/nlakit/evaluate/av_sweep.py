@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from nlakit.core.metrics import centred_cosine
 from nlakit.core.statistics import derangement
 from nlakit.core.textstats import words
-from nlakit.evaluate.av_reading import SCORED, add_texts, of_partners, over_rows
+from nlakit.evaluate.av_reading import SCORED, add_texts, over_rows
 from nlakit.evaluate.bench import Bench, Measured, Part, Values
+from nlakit.evaluate.conditions import of_partners
 from nlakit.models.decode import Decoding
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.progress import ticker

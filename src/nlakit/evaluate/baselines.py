@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from nlakit.core.metrics import Floats, unit
 from nlakit.core.statistics import derangement
-from nlakit.evaluate.av_reading import SCORED, add_texts, of_partners
+from nlakit.evaluate.av_reading import SCORED, add_texts
 from nlakit.evaluate.bench import Bench, Measured, Part, Values
+from nlakit.evaluate.conditions import of_partners
 from nlakit.evaluate.readouts import continuations, holds_subject, logit_lens, patchscopes
 from nlakit.evaluate.scoring import row_scores
 from nlakit.progress import say

@@ -84,16 +84,17 @@ def ar_inputs(
         "empty": [""] * n,
         "gibberish": list(gibberish(n, seed)),
         "unrelated": list(unrelated(n, seed)),
-        "other_row": _of_partners(texts, other),
-        "same_document": _of_partners(texts, same),
-        "label_other_row": _of_partners(rows.texts, other),
+        "other_row": of_partners(texts, other),
+        "same_document": of_partners(texts, same),
+        "label_other_row": of_partners(rows.texts, other),
         "last_token": list(last_source_tokens(tokenizer, rows.sources, 1)),
         "last_10_tokens": list(last_source_tokens(tokenizer, rows.sources, 10)),
     }
     return inputs
 
 
-def _of_partners(texts: Sequence[str], partners: NDArray[Any]) -> list[str | None]:
+def of_partners(texts: Sequence[str | None], partners: NDArray[Any]) -> list[str | None]:
+    """The text of each row's partner; None where the partner is −1."""
     return [texts[int(row)] if row >= 0 else None for row in partners]
 
 
