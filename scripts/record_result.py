@@ -13,21 +13,9 @@ from typing import Any
 
 import psutil
 
+from nlakit.publish.report_parts import IN_FULL
 from nlakit.rundir import FOLDERS, Manifest, RunDir
 from nlakit.tabular import span
-
-CONDITIONS = {
-    "real": "AV text",
-    "label": "teacher label (ceiling)",
-    "mean": "floor: mean vector",
-    "empty": "floor: empty text",
-    "gibberish": "floor: gibberish",
-    "unrelated": "floor: unrelated sentences",
-    "other_row": "floor: another row's text",
-    "same_document": "control: other position of the document",
-    "last_token": "control: last token",
-    "last_10_tokens": "control: last 10 source tokens",
-}
 
 
 def machine() -> str:
@@ -64,7 +52,7 @@ def lines_of(run: Path, command: str, results: dict[str, Any]) -> list[str]:
         "| the AR is fed | FVE | centred cosine | cosine |",
         "|---|---|---|---|",
     ]
-    for name, label in CONDITIONS.items():
+    for name, label in IN_FULL.items():
         found = results["scores"].get(name)
         if found:
             cells = [span(found["fve"]), span(found["centred_cosine"]), span(found["cosine"])]

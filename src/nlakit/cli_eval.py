@@ -13,6 +13,7 @@ from rich.table import Table
 from nlakit.cli_options import Out, Sets, guarded, resolve
 from nlakit.config import RunConfig, parse_config, with_overrides
 from nlakit.errors import ConfigError
+from nlakit.publish.report_parts import IN_FULL
 from nlakit.rundir import FOLDERS, RunDir
 from nlakit.tabular import span
 
@@ -29,19 +30,6 @@ Profile = Annotated[str | None, typer.Option("--profile", help="quick, or full")
 Base = Annotated[str | None, typer.Option(help="the subject, where the sidecar's has moved")]
 Precision = Annotated[str | None, typer.Option(help="float32, bfloat16, nf4+bfloat16, ...")]
 Gate = Annotated[bool, typer.Option("--gate", help="exit 3 below content-sensitive")]
-
-CONDITIONS = (
-    ("real", "AV text"),
-    ("label", "teacher label (ceiling)"),
-    ("mean", "floor: mean vector"),
-    ("empty", "floor: empty text"),
-    ("gibberish", "floor: gibberish"),
-    ("unrelated", "floor: unrelated text"),
-    ("other_row", "floor: another row's text"),
-    ("same_document", "control: other position"),
-    ("last_token", "control: last token"),
-    ("last_10_tokens", "control: last 10 tokens"),
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -126,7 +114,7 @@ def show(results: dict[str, Any], where: str) -> None:
     for column in ("the AR is fed", "FVE [95%]", "centred cosine [95%]", "cosine", "top-1"):
         names = column.startswith("the")
         table.add_column(column, justify="left" if names else "right", no_wrap=names)
-    for name, label in CONDITIONS:
+    for name, label in IN_FULL.items():
         found = results["scores"].get(name)
         if found is None:
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from nlakit.config import SourceConfig
 from nlakit.errors import ConfigError, DataError
+from nlakit.textfile import decoded_lines, read_jsonl
 
 BATCH_ROWS = 1024
 LONGEST_FIELD = 2**31 - 1
@@ -179,46 +179,18 @@ def _read_file(source: SourceConfig, path: Path) -> Iterator[Record]:
     return reader(source, path)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Decoded lines with their ends, so that a wrong encoding is found with its line."""
-    offset = 0
-    with path.open("rb") as handle:
-        for number, raw in enumerate(handle, start=1):
-            try:
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path} is not UTF-8",
-                    found=f"byte 0x{raw[error.start]:02x} in line {number}, "
-                    f"offset {offset + error.start}",
-                    do="convert the file to UTF-8",
-                ) from error
-            offset += len(raw)
-
-
 def _read_text(source: SourceConfig, path: Path) -> Iterator[Record]:
-    yield str(path), {source.text_column: "".join(_lines(path)).replace("\r\n", "\n")}
+    yield str(path), {source.text_column: "".join(decoded_lines(path)).replace("\r\n", "\n")}
 
 
-def _read_jsonl(source: SourceConfig, path: Path) -> Iterator[Record]:
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            what = f"{where} is not JSON"
-            raise DataError(what, found=str(error), do="mend or delete the line") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{where} is not a JSON object", found=type(row).__name__)
-        yield where, row
+def _read_jsonl(_: SourceConfig, path: Path) -> Iterator[Record]:
+    return read_jsonl(path)
 
 
 def _read_csv(source: SourceConfig, path: Path) -> Iterator[Record]:
     # The module's own limit of 131072 characters is shorter than a book.
     csv.field_size_limit(LONGEST_FIELD)
-    rows = csv.reader(_lines(path), strict=True)
+    rows = csv.reader(decoded_lines(path), strict=True)
     try:
         header = next(rows, [])
         need_columns(f"{path} line 1", wanted_columns(source), header)

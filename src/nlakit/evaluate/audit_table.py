@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from nlakit.errors import DataError, first_line
 from nlakit.parquet import matrix, read_table
 from nlakit.rundir import file_sha256
+from nlakit.textfile import decoded_lines, read_jsonl
 
 Kind = Literal["text", "name", "number", "vector"]
 
@@ -196,35 +196,11 @@ def _vectors(own: str, found: pa.ChunkedArray) -> NDArray[np.float32]:
     return made
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Decoded lines, so that a wrong encoding is found with its line."""
-    with path.open("rb") as handle:
-        for number, raw in enumerate(handle, start=1):
-            try:
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path} is not UTF-8",
-                    found=f"byte 0x{raw[error.start]:02x} in line {number}",
-                    do="convert the file to UTF-8",
-                ) from error
-
-
 def _read_jsonl(path: Path) -> dict[str, Any]:
     """Line by line: Arrow's own reader names no line and refuses a key that changes its kind."""
     records: list[Mapping[str, Any]] = []
     names: dict[str, None] = {}
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            what = f"{where} is not JSON"
-            raise DataError(what, found=str(error), do="mend or delete the line") from error
-        if not isinstance(record, dict):
-            raise DataError(f"{where} is not a JSON object", found=type(record).__name__)
+    for where, record in read_jsonl(path):
         names |= dict.fromkeys(record)
         records.append({name: _packed(where, name, value) for name, value in record.items()})
     if not records:
@@ -248,7 +224,7 @@ def match_vectors(names: Sequence[str]) -> list[str]:
 
 
 def _read_csv(path: Path) -> dict[str, Any]:
-    for _ in _lines(path):
+    for _ in decoded_lines(path):
         pass
     try:
         table = pc.read_csv(path, parse_options=pc.ParseOptions(newlines_in_values=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ def write_card(parcel: Parcel, name: str, origin: str | None, license: str | Non
     contract = contracts.get(f"av/{FILE}") or next(iter(contracts.values()))
     results = parcel.results if parcel.what in ("pair", "av", "ar") else None
     if results:
-        _check_same(results, contract)
+        _check_evaluation(results)
+        check_same(results, [contract])
     tables = [(file, _rows(path)) for file, path in parcel.files.items() if _is_table(file)]
     templates = environment(Path(__file__).parent)
     templates.filters |= {"num": num, "spanned": spanned, "top": top}
@@ -59,7 +60,7 @@ def write_card(parcel: Parcel, name: str, origin: str | None, license: str | Non
     )
 
 
-def _check_same(results: Any, contract: Contract) -> None:
+def _check_evaluation(results: Any) -> None:
     keys = list(results) if isinstance(results, dict) else []
     if not all(key in keys and isinstance(results[key], dict) for key in SECTIONS):
         raise DataError(
@@ -67,14 +68,19 @@ def _check_same(results: Any, contract: Contract) -> None:
             found=", ".join(keys) or type(results).__name__,
             do="evaluate this pair, or take results.json away",
         )
+
+
+def check_same(results: Mapping[str, Any], contracts: Iterable[Contract]) -> None:
+    """Raise DataError if the evaluation read another subject or layer than a contract names."""
     evaluated = tuple(results["provenance"].get(key) for key in ("base_model", "layer"))
-    recorded = contract.extraction.base_model, contract.layer
-    if evaluated != recorded:
-        raise DataError(
-            "results.json is of other activations than the contract",
-            found=f"{evaluated} and {recorded}, subject and layer",
-            do="evaluate this pair, or take results.json away",
-        )
+    for contract in contracts:
+        recorded = contract.extraction.base_model, contract.layer
+        if evaluated != recorded:
+            raise DataError(
+                "the evaluation is of other activations than the contract",
+                found=f"{evaluated} and {recorded}, subject and layer",
+                do="give the pair that was evaluated, or evaluate this one",
+            )
 
 
 def front_matter(

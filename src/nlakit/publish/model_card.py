@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nlakit import __version__
-from nlakit.core.contract import FILE, Contract, read_contract
+from nlakit.core.contract import FILE, read_contract
 from nlakit.errors import DataError
 from nlakit.markdown import environment
 from nlakit.publish.archive import copy_public, new_folder, write_manifest
-from nlakit.publish.card import facts_of, front_matter, limitations, spanned, top
+from nlakit.publish.card import check_same, facts_of, front_matter, limitations, spanned, top
 from nlakit.publish.card_parts import (
     CORRECTIONS,
     corrections,
@@ -122,7 +122,7 @@ def render(folder: Path) -> str:
         raise DataError(f"{folder / 'card.json'} cannot be read", found=str(error)) from error
     files = sorted((folder / "contracts").glob(f"*/{FILE}"))
     contracts = {f"{file.parent.name}/{FILE}": read_contract(file) for file in files}
-    _check_same(results, contracts.values())
+    check_same(results, contracts.values())
     what = "pair" if len(contracts) != 1 else next(iter(contracts)).split("/")[0]
     templates = environment(Path(__file__).parent)
     templates.filters |= {
@@ -154,19 +154,6 @@ def render(folder: Path) -> str:
         config=config.read_text(encoding="utf-8").rstrip() if config.exists() else None,
         corrections=corrections(folder, evaluation),
     )
-
-
-def _check_same(results: Mapping[str, Any], contracts: Iterable[Contract]) -> None:
-    found = results["provenance"]
-    evaluated = found.get("base_model"), found.get("layer")
-    for contract in contracts:
-        recorded = contract.extraction.base_model, contract.layer
-        if evaluated != recorded:
-            raise DataError(
-                "the evaluation is of other activations than the contract",
-                found=f"{evaluated} and {recorded}, subject and layer",
-                do="give the pair that was evaluated: --pair",
-            )
 
 
 def _front(what: str, about: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
