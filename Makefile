@@ -12,8 +12,10 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 demo: $(STAMP)
 	$(BIN)/nlakit run examples/demo.yaml --out runs/demo
 
+# Files of tests go to processes of one thread each: threads of two trainings would wait for each
+# other. Four at most, since each holds models of its own.
 test: check
-	$(BIN)/python -m pytest -m "not gpu" --cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n logical --maxprocesses 4 --dist loadfile --cov
 
 check: $(STAMP)
 	$(BIN)/ruff check
