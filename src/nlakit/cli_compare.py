@@ -29,7 +29,14 @@ def compare(
 ) -> None:
     """Compare the first evaluation with each other one, paired by row where the rows are the same;
     with --trajectory, follow one training over its steps."""
-    from nlakit.publish.comparison import HEADER, NOTE, cells, write_comparison, write_trajectory
+    from nlakit.publish.comparison import (
+        NOTE,
+        cells,
+        headlines,
+        short_name,
+        write_comparison,
+        write_trajectory,
+    )
 
     if trajectory:
         if len(targets) > 1:
@@ -42,12 +49,18 @@ def compare(
         console.print(f"figure: {out / 'trajectory.png'}", markup=False, soft_wrap=True)
         return
     records = write_comparison(targets, out, permutations, seed)
+    shown = headlines(records)
     table = Table(caption=NOTE)
-    for name in HEADER:
-        table.add_column(name)
-    for record in records:
-        table.add_row(*map(escape, cells(record)))
+    names = ("measure", *(("other",) if len(targets) > 2 else ()), "first → other")
+    for name in (*names, "difference", "p (Holm)"):
+        table.add_column(name, no_wrap=name == "measure")
+    for record in shown:
+        _, other, means, difference, p, *_ = cells(record)
+        row = (short_name(record), *((other,) if len(targets) > 2 else ()), means, difference, p)
+        table.add_row(*map(escape, row))
     console.print(table)
+    if left := len(records) - len(shown):
+        console.print(f"{left} more rows: {out / 'comparison.md'}", markup=False, soft_wrap=True)
     console.print(f"tables and figures: {out}", markup=False, soft_wrap=True)
 
 

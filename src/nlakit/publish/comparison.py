@@ -23,11 +23,20 @@ from nlakit.rundir import FOLDERS, atomic_write
 HEADER = ("measure", "other", "first → other", "difference", "p (Holm)", "rows", "method")
 NOTE = (
     "Difference: other − first, with its 95% interval over documents. p is two-sided, adjusted by"
-    " Holm over all rows of this table. Paired: row by row, on rows that both have. Unpaired:"
+    " Holm over all rows compared. Paired: row by row, on rows that both have. Unpaired:"
     " Welch's t with standard errors over documents. Intervals: the same from two intervals alone,"
     " where a side has no values a row."
 )
 Record = Mapping[str, Any]
+# Part → the measures of a pair's own texts by which it is judged first.
+HEADLINES = {
+    "roundtrip": ("fve", "centred_cosine", "cosine", "top1"),
+    "av_reading": ("gap",),
+    "retrieval": ("top1",),
+    "truth": ("quote_precision", "word_precision", "fabricated"),
+    "collapse": ("unique", "loop", "self_bleu"),
+}
+OWN = ("real", "explanation", "labels", "tfidf:explanation", "embedding:explanation")
 
 
 def write_comparison(
@@ -73,6 +82,22 @@ def cells(record: Record) -> tuple[str, ...]:
         f"{record['rows']} of {record['documents']} docs",
         record["method"],
     )
+
+
+def headlines(records: Sequence[Record]) -> list[Record]:
+    """The records that a reader looks at first; all of them where there is none of these."""
+    first = [
+        one
+        for one in records
+        if one["measure"] in HEADLINES.get(one["part"], ()) and one["condition"] in OWN
+    ]
+    return first or list(records)
+
+
+def short_name(record: Record) -> str:
+    """What was measured, with the method of a retrieval."""
+    method, _, rest = record["condition"].partition(":")
+    return " ".join([record["part"], record["measure"], *([method] if rest else [])])
 
 
 def markdown(sides: Sequence[Side], records: Sequence[Record]) -> str:
