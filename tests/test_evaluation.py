@@ -134,7 +134,31 @@ def test_a_table_of_vectors_alone_can_be_evaluated_on(runs: tuple[Path, Path], t
     results = evaluate_pair(
         first, first, str(tmp_path / "bare.parquet"), SETTINGS, tmp_path / "out", device="cpu"
     )
-    assert "label" not in results["scores"]
+    assert not {"label", "last_token", "last_10_tokens"} & set(results["scores"])
+    assert "unsupported-quotes" not in [one["code"] for one in results["warnings"]]
+    found = read_table(tmp_path / "out" / "findings.parquet").to_pylist()
+    assert not [one for one in found if one["part"] == "truth"]
+    assert any("no source" in note for note in results["parts"]["truth"]["notes"])
+
+
+def test_rows_of_one_id_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    table = read_table(runs[0] / "05_tables" / "test.parquet")
+    twice = table["row_id"].to_pylist()
+    twice[1] = twice[0]
+    column = table.schema.get_field_index("row_id")
+    write_table(tmp_path / "twice.parquet", table.set_column(column, "row_id", [twice]))
+    with pytest.raises(DataError, match="one row_id"):
+        rows_of_file(tmp_path / "twice.parquet")
+
+
+def test_another_precision_is_another_evaluation(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    first, data = str(runs[0]), str(runs[0])
+    out = tmp_path / "out"
+    results = evaluate_pair(first, first, data, SETTINGS, out, device="cpu", precision="float32")
+    assert results["provenance"]["subject_precision"] == "float32"
+    assert "stored beside the pair" in results["provenance"]["baseline_source"]
+    with pytest.raises(RunError, match="subject"):
+        evaluate_pair(first, first, data, SETTINGS, out, device="cpu", precision="bfloat16")
 
 
 class FakeBench:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nlakit.cli_options import Sets
+from nlakit.config import RunConfig, parse_config, with_overrides
 from nlakit.errors import ConfigError
+from nlakit.tabular import span
 
 console = Console(highlight=False)
 
@@ -26,9 +29,15 @@ def compare(
     ] = False,
     permutations: Annotated[int, typer.Option(min=1, help="sign flips for p")] = 10_000,
     seed: int = 0,
+    sets: Sets = None,
 ) -> None:
     """Compare the first evaluation with each other one, paired by row where the rows are the same;
-    with --trajectory, follow one training over its steps."""
+    with --trajectory, follow one training over its steps.
+
+    With --set eval.judge.kind=... and the like, a judge says besides which of two pairs explains
+    the rows that both have better, blind and in both orders.
+    """
+    from nlakit.preference import write_preference
     from nlakit.publish.comparison import (
         NOTE,
         cells,
@@ -48,6 +57,9 @@ def compare(
             console.print(f"{stage}: {what}", markup=False)
         console.print(f"figure: {out / 'trajectory.png'}", markup=False, soft_wrap=True)
         return
+    config: RunConfig = parse_config(with_overrides({"name": "compare"}, sets or []))
+    if config.eval.judge and len(targets) != 2:
+        raise ConfigError("a judge compares two evaluations", found=f"{len(targets)}")
     records = write_comparison(targets, out, permutations, seed)
     shown = headlines(records)
     table = Table(caption=NOTE)
@@ -61,7 +73,20 @@ def compare(
     console.print(table)
     if left := len(records) - len(shown):
         console.print(f"{left} more rows: {out / 'comparison.md'}", markup=False, soft_wrap=True)
+    if config.eval.judge:
+        _judged(write_preference(targets[0], targets[1], config, out))
     console.print(f"tables and figures: {out}", markup=False, soft_wrap=True)
+
+
+def _judged(found: dict[str, Any]) -> None:
+    one = next(one for one in found["findings"] if one["measure"] == "preference")
+    if one["mean"] is None:
+        console.print("the judge answered on no row", markup=False)
+    else:
+        said = f"the judge prefers {found['first']} (1) or {found['second']} (-1): {span(one)}"
+        console.print(f"{said} on {one['rows']} rows", markup=False, soft_wrap=True)
+    for note in found["notes"]:
+        console.print(f"  {note}", markup=False, soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -55,10 +55,18 @@ def evaluate(
     """
     sets = [*(sets or []), *([f"eval.profile={profile}"] if profile else [])]
     if target and not (av or ar or data) and _is_run(target):
+        if base_model or precision:
+            raise ConfigError(
+                "--base-model and --precision are for pairs",
+                found=f"the run {target}",
+                do="give the pair's folder, or --set subject.model=... and the like",
+            )
         config, path = resolve(target, out, sets)
         guarded(config, path, ["eval"] if redo else [], ("eval",))
         results = show_run(path)
     else:
+        if redo:
+            raise ConfigError("--redo is for runs", do="give another --out, or remove the folder")
         results = _outside(av or target, ar or target, data, sets, out, base_model, precision)
     if gate and results["verdict"]["word"] != "content-sensitive":
         raise typer.Exit(3)

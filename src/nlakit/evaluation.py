@@ -97,6 +97,7 @@ def evaluate_pair(
         "data_sha256": hashes,
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
+        "subject": {"base_model": base_model, "precision": precision, "device": device},
     }
     claim(out, begin)
     nla = NLA.load(list(halves.values()), base_model=base_model, precision=precision, device=device)
@@ -120,9 +121,11 @@ def evaluate_pair(
         say(MATCHED[matched])
     found = provenance(nla.ar.contract, None) | {
         "data_sha256": hashes, "av": av, "ar": ar, "matched": matched, "mean_source": source,
+        "subject_precision": nla.subject.config.precision,
     }  # fmt: skip
-    store = out / STORE
-    with judging(settings, requests or RequestsConfig(), store, str(out.resolve())) as judge:
+    requests = requests or RequestsConfig()
+    store = Path(requests.store).expanduser() if requests.store else out / STORE
+    with judging(settings, requests, store, str(out.resolve())) as judge:
         return write_evaluation(dataclasses.replace(bench, judge=judge), found)
 
 
@@ -192,8 +195,10 @@ def _mean_of(nla: NLA, train: TableRows | None, test: TableRows) -> tuple[NDArra
     """ū as stored beside the AR; a foreign pair stores none, and then of the rows at hand."""
     if nla.mean is not None:
         return nla.mean, "stored beside the pair"
-    rows, name = (train, "training rows") if train is not None else (test, "evaluated rows")
-    say(f"the pair stores no mean unit vector: it is taken from the {name}")
+    rows, name = test, "of the evaluated rows"
+    if train is not None:
+        rows, name = train, "of the training rows at hand"
+    say(f"the pair stores no mean unit vector: it is that {name}")
     return mean_unit(rows.vectors), name
 
 

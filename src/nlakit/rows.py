@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -34,6 +35,16 @@ class TableRows:
     def __len__(self) -> int:
         return len(self.row_ids)
 
+    @property
+    def known_texts(self) -> list[str | None]:
+        """Labels, None for a row that has none."""
+        return [text or None for text in self.texts]
+
+    @property
+    def known_sources(self) -> list[str | None]:
+        """Sources, None for a row that has none."""
+        return [source or None for source in self.sources]
+
     def head(self, count: int) -> TableRows:
         """The first `count` rows (tables are in a random order, so a fair sample)."""
         return self.take(range(min(count, len(self))))
@@ -61,7 +72,7 @@ def rows_of_file(path: Path) -> TableRows:
     """Rows of a table of training or evaluation, ours or the reference's. Only the vectors must be
     there: a row without a label or source has an empty one, and without a document is its own.
 
-    Raises DataError if the file is no Parquet or holds no vectors.
+    Raises DataError if the file is no Parquet, holds no vectors or gives two rows one row_id.
     """
     table = read_table(path)
     count = table.num_rows
@@ -74,6 +85,12 @@ def rows_of_file(path: Path) -> TableRows:
         ]
 
     ids = [str(row) for row in column("row_id", [f"row-{i}" for i in range(count)])]
+    if twice := [row for row, times in Counter(ids).items() if times > 1]:
+        raise DataError(
+            f"{path} has rows of one row_id: values would be taken for each other's",
+            found=f"{len(twice)} ids, first {twice[0]!r}",
+            do="number the rows, or leave the column out",
+        )
     return TableRows(
         ids,
         [str(doc) for doc in column("doc_id", ids)],

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nlakit.evaluate.ar_reading import OPENING, measure
+from nlakit.evaluate.ar_reading import OPENING, kept, measure
 from nlakit.evaluate.bench import Part
 from tests.evaluate.readers import N, bare, content, explanations, honest, reader_bench
 
@@ -113,10 +113,21 @@ def test_texts_without_a_rest_or_a_sentence_to_move_are_said_so() -> None:
         assert np.isnan(part.of("fve", condition)).all()
         assert part.detail["retained"][condition]["rows"] == 0
     assert any(note.startswith("48 of 48 texts have under 16 words") for note in part.notes)
-    assert any(note.startswith("sentence_shuffle leaves 100%") for note in part.notes)
+    assert any(note.startswith("sentence_shuffle changes 0%") for note in part.notes)
     # The empty text stays in the denominator, scored as the empty string.
     assert part.of("fve", "real")[0] == part.of("fve", "empty")[0]
     assert np.isnan(part.of("length_ratio", "prefix_10")[0])
+
+
+def test_texts_that_a_condition_leaves_out_are_not_changed_by_it(clean: Part) -> None:
+    """The share is of all texts: a change of three rows of many tells nothing of the others."""
+    part = Part("ar_reading", texts={name: list(t) for name, t in clean.texts.items()})
+    part.measured = clean.measured
+    real = part.texts["real"]
+    part.texts["word_shuffle"] = [f"{real[0]} x", *[None] * (len(real) - 1)]
+    told = sum(text is not None for text in real)
+    found = kept(part, "word_shuffle", [f"d{i}" for i in range(len(real))])
+    assert found["changed"] == pytest.approx(1 / told)
 
 
 def test_the_rest_is_of_another_document() -> None:

@@ -320,3 +320,42 @@ def test_the_command_saves_what_it_shows_and_gates(tmp_path: Path) -> None:
     assert saved["provenance"]["file"] == "rows.parquet"
     assert len(saved["provenance"]["sha256"]) == 64
     assert run(str(file)).exit_code == 0
+
+
+def test_a_floor_on_a_few_easy_rows_is_not_the_floor(tmp_path: Path) -> None:
+    """Planted: a table that a few rows of another floor would clear of being content-blind."""
+    blind = variants({"real": 0.800, "empty": 0.795})
+    easy = {"row_id": blind["row_id"][:3], "variant": ["gibberish"] * 3, "cosine": [0.45] * 3}
+    both = {name: [*blind[name], *easy[name]] for name in easy}
+    found = table(tmp_path, **both)
+    assert "content-blind" in codes(found)
+    assert (
+        of(found, "roundtrip" if "roundtrip" in parts_of(found) else "stored", "cosine")["floor"]
+        == "empty"
+    )
+
+
+def parts_of(found: dict[str, Any]) -> set[str]:
+    return {one["part"] for one in found["findings"]}
+
+
+def test_a_missing_label_or_source_is_no_empty_one(tmp_path: Path) -> None:
+    texts = [text(i) for i in range(40)]
+    some = [own if i % 2 else None for i, own in enumerate(texts)]
+    documents = [f"d{i}" for i in range(40)]
+    found = table(tmp_path, explanation=texts, label=some, source_text=some, doc_id=documents)
+    for part, measure in (("labels", "word_overlap"), ("labels", "same_text"),
+                          ("source", "document_top1")):  # fmt: skip
+        one = of(found, part, measure)
+        assert (one["mean"], one["rows"]) == (1.0, 20), measure
+    label = of(found, "collapse", "unique", "label")
+    assert (label["mean"], label["rows"]) == (1.0, 20)
+
+
+def test_rows_without_a_position_find_their_variants(tmp_path: Path) -> None:
+    documents = [f"d{i}" for i in range(20)]
+    found = table(
+        tmp_path, doc_id=documents * 2, position=pa.array([None] * 40, pa.int64()),
+        variant=["real"] * 20 + ["empty"] * 20, cosine=[0.9] * 20 + [0.2] * 20,
+    )  # fmt: skip
+    assert "cut-table" not in codes(found)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from nlakit.core.statistics import cluster_error
 from nlakit.errors import DataError
 from nlakit.evaluate.bench import Measured, Part
 from nlakit.evaluate.compare import (
@@ -20,6 +22,7 @@ from nlakit.evaluate.compare import (
 )
 from nlakit.evaluate.findings import findings
 
+KEY = ("roundtrip", "score", "real")
 DOCUMENTS = [f"d{i // 2}" for i in range(40)]
 
 
@@ -51,6 +54,25 @@ def test_the_same_rows_are_paired_and_a_known_difference_is_found() -> None:
     assert found["high"] - found["low"] < 0.02
     assert found["p"] < 0.001
     assert (found["rows"], found["documents"]) == (40, 20)
+
+
+def test_paired_means_are_those_of_the_shared_rows() -> None:
+    """One side lacks the rows that are easy: its own mean would contradict the difference."""
+    easy = np.where(np.arange(40) < 16, 5.0, 0.0)
+    whole, part = side("a", easy), side("b", np.where(easy > 0, np.nan, easy - 0.1))
+    kept = {k: v for k, v in part.values[KEY].items() if not np.isnan(v)}
+    (found,) = compare([whole, replace(part, values={**part.values, KEY: kept})])
+    assert (found["method"], found["rows"]) == (PAIRED, 24)
+    assert (found["first_mean"], found["other_mean"]) == pytest.approx((0.0, -0.1))
+
+
+def test_what_could_have_been_found() -> None:
+    """t at 97.5% and at 80% with 19 degrees of freedom, times the standard error."""
+    (found,) = compare([side("a", noise(0)), side("b", noise(1))])
+    error = cluster_error(noise(1) - noise(0), DOCUMENTS)
+    assert found["detectable"] == pytest.approx((2.093 + 0.861) * error, rel=1e-3)
+    (found,) = compare([side("a", noise(0)), side("b", noise(1), rows="other")])
+    assert found["detectable"] > (1.96 + 0.84) * error * 0.5
 
 
 def test_a_paired_p_is_two_sided() -> None:

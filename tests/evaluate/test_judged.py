@@ -173,3 +173,17 @@ def test_too_few_verdicts_are_no_answer() -> None:
         verdicts_form(2).model_validate({"verdicts": ["true"]})
     schema = verdicts_form(2).model_json_schema()["properties"]["verdicts"]
     assert (schema["minItems"], schema["maxItems"]) == (2, 2)
+
+
+def test_a_row_without_a_source_is_not_judged() -> None:
+    """Planted: an empty source, against which every claim would be false."""
+    judge = Scripted(by_lookup)  # fails on a prompt without a source
+    bench = text_bench(["", *SOURCES[1:]], TEXTS, judge=judge)
+    part = judged_claims.measure(bench)
+    for condition in ("explanation", "other_row"):
+        assert np.isnan(part.of("claims", condition)[0])
+    assert part.of("claims", "explanation")[1] == 2
+    assert "1 of them have no source to be judged by" in part.notes
+    rated = judged_quality.measure(bench)
+    for condition in ("explanation", "other_row", "label", "label_other_row"):
+        assert np.isnan(rated.of("quality", condition)[0]), condition

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,24 @@ def test_planted_a_domain_router_without_content(tmp_path: Path) -> None:
 
 def test_empty_and_missing_texts_are_told_apart(tmp_path: Path) -> None:
     bench = build_bench(lambda document, kind: "", tmp_path)
-    other: list[str | None] = [None] * (len(bench) - 1)
-    part = retrieval.measure(bench, {"no_injection": [*other, "words"]})
+    labels = ["words", *[""] * (len(bench) - 1)]
+    bench = replace(bench, rows=replace(bench.rows, texts=labels))
+    part = retrieval.measure(bench)
     assert not part.of("top1", "tfidf:explanation").any()  # attempted, and found nothing
     assert part.of("percentile", "tfidf:explanation") == pytest.approx([0.5] * len(bench))
-    assert np.isnan(part.of("top1", "tfidf:no_injection")).sum() == len(bench) - 1
-    assert part.texts["no_injection"][-1] == "words"
+    assert np.isnan(part.of("top1", "tfidf:label")).sum() == len(bench) - 1
+    assert part.texts["label"][0] == "words"
+
+
+def test_one_text_for_all_rows_finds_no_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control without injection: what an AV writes of no vector."""
+    bench = replace(build_bench(knowing, tmp_path), av=object())
+    monkeypatch.setattr(retrieval, "uninjected", lambda av: bench.texts[0])
+    found = by_key(retrieval.measure(bench), bench)
+    control = found["top1", "tfidf:no_injection"]
+    assert control["mean"] == pytest.approx(1 / DOCUMENTS)
 
 
 def test_what_cannot_be_said_is_noted(tmp_path: Path) -> None:

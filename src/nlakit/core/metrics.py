@@ -53,15 +53,11 @@ def baseline(real: Floats, mean: Floats) -> float:
 
 
 def fve_rows(real: Floats, made: Floats, base: float) -> Floats:
-    """1 − ‖u − û‖² / base a row: `(n,)`; its mean over rows is the FVE."""
+    """1 − ‖u − û‖² / base a row: `(n,)`; its mean over rows is the fraction of variance
+    explained, 1 − E‖u − û‖² / E‖u − ū‖², where base is that of `baseline`."""
     if base <= 0:
         raise DataError("the FVE baseline must be positive", found=base)
     return 1.0 - mse_normalised(real, made) / base
-
-
-def fve(real: Floats, made: Floats, mean: Floats) -> float:
-    """Fraction of variance explained, 1 − E‖u − û‖² / E‖u − ū‖²."""
-    return float(fve_rows(real, made, baseline(real, mean)).mean())
 
 
 def centred_cosine(real: Floats, made: Floats, mean: Floats) -> Floats:

@@ -13,6 +13,8 @@ from scipy.stats import rankdata
 
 from nlakit.errors import DataError
 
+POWER = 0.8  # chance to find an effect that is called detectable
+
 Floats = NDArray[Any]
 Side = Literal["greater", "less", "two-sided"]
 
@@ -105,7 +107,7 @@ def cluster_error(values: Floats, clusters: Sequence[str]) -> float:
 
 
 def minimum_detectable_effect(
-    values: Floats, clusters: Sequence[str], power: float = 0.8, alpha: float = 0.05
+    values: Floats, clusters: Sequence[str], power: float = POWER, alpha: float = 0.05
 ) -> float:
     """The smallest true mean that a two-sided test at `alpha` finds with chance `power`, in the
     units of `values` `(n,)`, for as many documents that spread alike: (t at 1 − alpha/2 + t at

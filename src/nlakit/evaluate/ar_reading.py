@@ -152,13 +152,13 @@ def kept(part: Part, condition: str, documents: Sequence[str]) -> dict[str, Any]
     documents (None where the real texts have no gain that is off 0); the mean movement as a share
     of that to the empty text; and the share of texts that the condition changes at all."""
     texts = zip(part.texts["real"], part.texts[condition], strict=True)
-    changed = [new != old for old, new in texts if new is not None]
+    changed = sum(new is not None and new != old for old, new in texts)
     moves, scale = part.of("moved", condition), part.of("moved", "empty")
     known = ~np.isnan(moves)
     whole = float(scale[known].sum())
     found: dict[str, Any] = {
         "rows": int(known.sum()),
-        "changed": float(np.mean(changed)) if changed else None,
+        "changed": changed / sum(text is not None for text in part.texts["real"]),
         "moved_share": float(moves[known].sum()) / whole if whole > 1e-9 else None,
     }
     names = [documents[int(i)] for i in np.flatnonzero(known)]
@@ -180,10 +180,9 @@ def _ratio(gain: Values, full: Values, documents: Sequence[str]) -> dict[str, fl
 
 def _unsaid(retained: Mapping[str, Mapping[str, Any]]) -> list[str]:
     notes = [
-        f"{name} leaves {1 - found['changed']:.0%} of the texts as they are: what it retains says "
-        "little"
+        f"{name} changes {found['changed']:.0%} of the texts: what it retains says little"
         for name, found in retained.items()
-        if found["changed"] is not None and found["changed"] < 0.5
+        if found["changed"] < 0.5
     ]
     if any(found["rows"] and found["centred_cosine"] is None for found in retained.values()):
         notes.append("where the real texts gain nothing over the empty one, nothing is retained")

@@ -101,7 +101,7 @@ def _summary(deltas: dict[str, Values], cut: Cut) -> dict[str, float]:
     split = len(cut.words)
     values: dict[str, float] = {}
     for name, of in deltas.items():
-        # The Δ of a group of words is shared equally by them.
+        # The mean Δ of a word shares a group's equally; the top one is that of a deleted piece.
         values[f"delta_{name}_word"] = float(of[:split].sum() / cut.count)
         values[f"delta_{name}_top_word"] = float(of[:split].max())
         values[f"delta_{name}_sentence"] = float(of[split:].mean())

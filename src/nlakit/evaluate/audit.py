@@ -31,6 +31,7 @@ from nlakit.evaluate.verdict import BLIND_GAIN, FLOORS, judge
 from nlakit.rundir import git_commit
 
 STORED = ("fve", "centred_cosine", "cosine", "mse")
+FLOOR_SHARE = 0.5  # of the real rows that a floor must stand beside
 BLIND_SHARE = 0.05  # of the floor's squared error that a text that is read removes at least
 STORED_OFF = 0.01  # above what half precision does to a cosine
 BASELINE_OFF = 0.10  # relative; ū of the rows at hand is not quite that of the training rows
@@ -167,16 +168,24 @@ def _add_card(rows: AuditRows, part: Part) -> None:
 
 
 def _set_floors(part: Part) -> None:
-    """Give each score of `real` the best of its floors."""
+    """Give each score of `real` the floor over which it gains least, of those that stand beside at
+    least half of its rows: a floor of a few rows says nothing of the others."""
     for i, one in enumerate(part.measured):
-        floors = {
-            name: values
+        if one.condition != "real" or one.floor is not None:
+            continue
+        sign, rows = (-1 if one.measure == "mse" else 1), (~np.isnan(one.values)).sum()
+        gains = {
+            name: sign * (one.values - values)
             for name, values in _under(part, one.measure).items()
-            if name in ALL_FLOORS and (~np.isnan(values) & ~np.isnan(one.values)).any()
+            if name in ALL_FLOORS
         }
-        if one.condition == "real" and one.floor is None and floors:
-            sign = -1 if one.measure == "mse" else 1
-            best = max(floors, key=lambda name: sign * float(np.nanmean(floors[name])))
+        least = {
+            name: float(np.nanmean(gain))
+            for name, gain in gains.items()
+            if rows and (~np.isnan(gain)).sum() >= FLOOR_SHARE * rows
+        }
+        if least:
+            best = min(least, key=lambda name: least[name])
             part.measured[i] = Measured(one.measure, "real", one.values, best)
 
 
@@ -244,7 +253,9 @@ def _verdict(rows: AuditRows) -> dict[str, Any] | None:
         _gain_of_text(rows, part)
         return None
     usable = {k: v[rows.sample] for k, v in centred.items() if k in (*FLOORS, "real")}
-    usable = {k: v for k, v in usable.items() if np.mean(~np.isnan(v)) >= 0.5 or k == "real"}
+    usable = {
+        k: v for k, v in usable.items() if np.mean(~np.isnan(v)) >= FLOOR_SHARE or k == "real"
+    }
     kept = rows.sample[np.all(~np.isnan([*usable.values(), fve[rows.sample]]), axis=0)]
     if len({rows.documents[i] for i in kept}) < 2:
         rows.cannot("the verdict", "scores of two documents")

@@ -148,6 +148,7 @@ def _keys(table: AuditTable) -> list[Any] | None:
         return table["row_id"]
     if "doc_id" in table:
         places = table["position"].tolist() if "position" in table else [0] * table.rows
+        places = [None if place != place else place for place in places]  # NaN equals nothing
         return list(zip(table["doc_id"], places, strict=True))
     return None
 

@@ -40,7 +40,11 @@ def texts_part(rows: AuditRows) -> Part:
     known = [name for name in ("source_text", "label") if name in rows.table]
     scripts = scripts_of([text for name in known for text in rows.names(name)])
     if "label" in rows.table:
-        part.add("label", text_values(rows, rows.names("label"), scripts))
+        labels = rows.names("label")
+        there = np.array([bool(label.strip()) for label in labels])
+        found = text_values(rows, labels, scripts)
+        # A row without a label is no empty label.
+        part.add("label", {name: np.where(there, v, np.nan) for name, v in found.items()})
     found = text_values(rows, texts, scripts)
     part.add("explanation", found, "label" if "label" in rows.table else None)
     part.detail = {"openings": openings(texts), "distinct_2": distinct_2(texts, rows.seed)}
@@ -99,8 +103,11 @@ def source_parts(rows: AuditRows) -> list[Part]:
         return []
     part, others = Part("source"), rows.sample[partners]
     some = few(rows)
+    if missing := sum(not sources[i] for i in rows.sample):
+        part.notes.append(f"{missing} of {len(rows.sample)} rows have no source: left out")
     for condition, of in (("real", some), ("other_row", others[np.isin(rows.sample, some)])):
         runs = [float(longest_copied_run(texts[i], sources[j][-COPY_SOURCE:]))
+                if sources[j] else np.nan
                 for i, j in zip(of.tolist(), some.tolist(), strict=True)]  # fmt: skip
         floor = "other_row" if condition == "real" else None
         part.add(condition, {"copied_run": rows.spread(runs, some)}, floor)
@@ -110,9 +117,13 @@ def source_parts(rows: AuditRows) -> list[Part]:
     if found is None:
         rows.cannot("whether a text finds its document", "sources or texts with words")
     else:
+        there = np.array([bool(sources[i]) for i in rows.sample])
         for condition, texts_of in (("real", np.arange(len(partners))), ("other_row", partners)):
-            rank = found(texts_of)
-            scores = {"document_top1": (rank == 0).astype(float), "document_mrr": 1 / (1 + rank)}
+            rank = np.where(there, found(texts_of), np.nan)
+            scores = {
+                "document_top1": np.where(there, rank == 0, np.nan),
+                "document_mrr": 1 / (1 + rank),
+            }
             spread = {name: rows.spread(value, rows.sample) for name, value in scores.items()}
             part.add(condition, spread, "other_row" if condition == "real" else None)
         part.notes.append(f"document_top1: tf-idf among {len(documents)} rows' sources, own "
@@ -173,21 +184,24 @@ def label_parts(rows: AuditRows) -> list[Part]:
         return []
     labels, part = rows.names("label"), Part("labels")
     sources = rows.names("source_text") if "source_text" in rows.table else [""] * len(rows)
-    faults = [lint(labels[i], sources[i]) for i in rows.sample]
+    written = rows.sample[[bool(labels[i].strip()) for i in rows.sample]]
+    faults = [lint(labels[i], sources[i]) for i in written]
     leaks = np.array([float("auditor_leakage" in found) for found in faults])
-    part.add("label", {"auditor_words": rows.spread(leaks, rows.sample)})
+    part.add("label", {"auditor_words": rows.spread(leaks, written)})
     part.detail = {"faults": dict(Counter(name for found in faults for name in found))}
     if leaks.any():
-        first = labels[rows.sample[int(leaks.argmax())]]
+        first = labels[written[int(leaks.argmax())]]
         rows.warn("auditor-words", f"{int(leaks.sum())} of {len(leaks)} labels hold words of an "
                   f"auditor, for example {first[:120]!r}", labels=int(leaks.sum()))  # fmt: skip
     if "explanation" in rows.table:
         texts = rows.names("explanation")
-        same = [float(a.strip() == b.strip()) for a, b in zip(texts, labels, strict=True)]
+        same = [float(a.strip() == b.strip()) if b.strip() else np.nan
+                for a, b in zip(texts, labels, strict=True)]  # fmt: skip
         part.add("real", {"same_text": np.array(same)})
         partners = derangement([rows.documents[i] for i in rows.sample], rows.seed)
         for condition, of in (("real", np.arange(len(partners))), ("other_row", partners)):
-            near = [overlap(texts[rows.sample[j]], labels[i]) if j >= 0 else np.nan
+            near = [overlap(texts[rows.sample[j]], labels[i])
+                    if j >= 0 and labels[i].strip() else np.nan
                     for i, j in zip(rows.sample.tolist(), of.tolist(), strict=True)]  # fmt: skip
             floor = "other_row" if condition == "real" else None
             part.add(condition, {"word_overlap": rows.spread(near, rows.sample)}, floor)

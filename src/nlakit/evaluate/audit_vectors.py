@@ -15,7 +15,6 @@ from nlakit.evaluate.bench import Measured, Part, Values
 from nlakit.evaluate.scoring import row_scores
 
 CHUNK = 4096  # rows that are float64 at once
-COPIES = ("mean", "other_row", "same_document")  # conditions that the real reconstructions give
 
 
 def measure_vectors(rows: AuditRows) -> Part | None:
@@ -45,7 +44,7 @@ def measure_vectors(rows: AuditRows) -> Part | None:
     centred = part.of("centred_cosine", "mean")
     centred[~np.isnan(centred)] = 0.0  # by definition: ū tells nothing of a row
     mse = part.of("mse", "real")
-    apart = rows.spread(rowwise(lambda v: squares(v, own), real[known]), known)
+    apart = rows.spread(rowwise(lambda v: squares(v, mean), real[known]), known)
     part.add("real", {
         "fve_own_mean": 1 - mse / bases["fve_own_mean"],
         "fve_mean_direction": 1 - mse / bases["fve_mean_direction"],

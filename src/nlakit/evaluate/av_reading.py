@@ -69,19 +69,23 @@ def control_texts(bench: Bench, av: Verbalizer, count: int) -> dict[str, list[st
     mean = torch.as_tensor(np.asarray(bench.mean), dtype=torch.float32, device=real.device)
     mean = torch.nn.functional.normalize(mean, dim=-1) * norms.mean()
     batch, decoding = bench.settings.generate_batch, av.decoding()
-    with ticker("AV controls", count + 3) as progress:
+    with ticker("AV controls", count + 2) as progress:
         constant = torch.stack([torch.zeros_like(mean), mean])
         vectors = torch.cat([drawn.to(real.device) * norms, constant])
         *random, zero, along_mean = av.write(vectors, count + 2, batch, decoding, progress.advance)
-        (none,) = av.write(None, 1, batch, decoding, progress.advance)
     partners = derangement(bench.documents, bench.seed)[:count]
     return {
         "other_row": of_partners(bench.texts, partners),
         FLOOR: list(random),
         "zero": [zero] * count,
         "mean_vector": [along_mean] * count,
-        "no_injection": [none] * count,
+        "no_injection": [uninjected(av)] * count,
     }
+
+
+def uninjected(av: Verbalizer) -> str:
+    """What the AV writes when the marker's own embedding stays in its place."""
+    return av.write(None, 1, 1, av.decoding())[0]
 
 
 def injection_norms(bench: Bench, av: Verbalizer) -> dict[str, float | None]:

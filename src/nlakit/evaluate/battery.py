@@ -52,7 +52,8 @@ def write_evaluation(bench: Bench, provenance: Mapping[str, Any]) -> dict[str, A
     results = assemble(bench, parts) | {"provenance": dict(provenance)}
     results["provenance"] |= {
         "baseline": bench.base,
-        "baseline_source": "the evaluated rows, with the mean unit vector of av, ar and rl",
+        "baseline_source": "the evaluated rows, with the mean unit vector "
+        + provenance.get("mean_source", "of av, ar and rl"),
     }
     results["warnings"] = warnings_of(bench, parts, found) + check_data(bench)
     folder = bench.folder

@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from nlakit.core.statistics import cluster_error, holm, paired_difference, sign_flip_p
+from nlakit.core.statistics import (
+    POWER,
+    cluster_error,
+    holm,
+    minimum_detectable_effect,
+    paired_difference,
+    sign_flip_p,
+)
 from nlakit.errors import DataError
 
 Key = tuple[str, str, str]  # part, measure, condition
-Records = Sequence[Mapping[str, Any]]
 PAIRED, UNPAIRED, SUMMARISED = "paired", "unpaired", "intervals"
 OWN = (
     "real",
@@ -113,7 +119,9 @@ def difference(first: Side, other: Side, key: Key, permutations: int, seed: int)
     found = paired_difference(after, before, documents)
     p = sign_flip_p(after - before, documents, permutations, seed, side="two-sided")
     counts = {"rows": len(shared), "documents": found.documents}
-    return record | _answer(PAIRED, found.mean, found.low, found.high, p) | counts
+    counts |= {"first_mean": float(before.mean()), "other_mean": float(after.mean())}
+    least = minimum_detectable_effect(after - before, documents)
+    return record | _answer(PAIRED, found.mean, found.low, found.high, p, least) | counts
 
 
 def _error(found: Mapping[str, Any]) -> float:
@@ -130,23 +138,28 @@ def _unpaired(
     step, error = theirs["mean"] - mine["mean"], math.hypot(*errors)
     counts = {name: min(mine[name], theirs[name]) for name in ("rows", "documents")}
     if not np.isfinite(error):
-        return _answer(method, step, -np.inf, np.inf, 1.0) | counts
+        return _answer(method, step, -np.inf, np.inf, 1.0, np.inf) | counts
     if error == 0:  # nothing varies on either side
-        return _answer(method, step, step, step, float(step == 0)) | counts
+        return _answer(method, step, step, step, float(step == 0), 0.0) | counts
     parts = [e**4 / (one["documents"] - 1) for e, one in zip(errors, (mine, theirs), strict=True)]
     freedom = error**4 / sum(parts)
     half = error * float(stdtrit(freedom, 0.975))
     p = 2 * float(stdtr(freedom, -abs(step) / error))
-    return _answer(method, step, step - half, step + half, p) | counts
+    least = half + error * float(stdtrit(freedom, POWER))
+    return _answer(method, step, step - half, step + half, p, least) | counts
 
 
-def _answer(method: str, step: float, low: float, high: float, p: float) -> dict[str, Any]:
+def _answer(
+    method: str, step: float, low: float, high: float, p: float, least: float
+) -> dict[str, Any]:
+    """`detectable`: the smallest difference that would be found in four of five such studies."""
     return {
         "method": method,
         "difference": step,
         "low": _finite(low),
         "high": _finite(high),
         "p": p,
+        "detectable": _finite(least),
     }
 
 

@@ -60,10 +60,15 @@ def pick_rows(rows: TableRows, count: int, per_document: int = 2) -> TableRows:
     return rows.take(picked[:count])
 
 
-def last_source_tokens(tokenizer: Any, sources: Sequence[str], count: int) -> list[str]:
+def last_source_tokens(
+    tokenizer: Any, sources: Sequence[str | None], count: int
+) -> list[str | None]:
     """The last `count` tokens of each source text, as text: what plain copying would say."""
     return [
-        tokenizer.decode(encode(tokenizer, source, special=False)[-count:]) for source in sources
+        None
+        if source is None
+        else tokenizer.decode(encode(tokenizer, source, special=False)[-count:])
+        for source in sources
     ]
 
 
@@ -80,15 +85,15 @@ def ar_inputs(
     same = derangement(rows.doc_ids, seed, same=True)
     inputs: dict[str, list[str | None]] = {
         "real": list(texts),
-        "label": list(rows.texts),
+        "label": rows.known_texts,
         "empty": [""] * n,
         "gibberish": list(gibberish(n, seed)),
         "unrelated": list(unrelated(n, seed)),
         "other_row": of_partners(texts, other),
         "same_document": of_partners(texts, same),
-        "label_other_row": of_partners(rows.texts, other),
-        "last_token": list(last_source_tokens(tokenizer, rows.sources, 1)),
-        "last_10_tokens": list(last_source_tokens(tokenizer, rows.sources, 10)),
+        "label_other_row": of_partners(rows.known_texts, other),
+        "last_token": last_source_tokens(tokenizer, rows.known_sources, 1),
+        "last_10_tokens": last_source_tokens(tokenizer, rows.known_sources, 10),
     }
     return inputs
 

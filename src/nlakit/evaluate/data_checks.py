@@ -30,8 +30,8 @@ def check_data(bench: Bench) -> list[dict[str, Any]]:
         found.append(
             {
                 "code": "contaminated-split",
-                "message": f"{len(documents)} evaluated documents lie in the training rows, and "
-                f"{share:.0%} of the evaluated sources stand mostly in training sources",
+                "message": f"{len(documents)} evaluated documents lie in the training rows at "
+                f"hand, and {share:.0%} of the evaluated sources stand mostly in their sources",
                 "evidence": {"documents": len(documents), "seen_share": share},
             }
         )
@@ -42,7 +42,8 @@ def check_data(bench: Bench) -> list[dict[str, Any]]:
             {
                 "code": "wrong-baseline",
                 "message": f"the stored FVE baseline {stored:.4f} is not that of the training "
-                f"vectors, {recomputed:.4f}: FVE against it does not compare",
+                f"vectors at hand, {recomputed:.4f}: the pair was trained on others, or FVE "
+                "against it does not compare",
                 "evidence": {"stored": stored, "recomputed": recomputed},
             }
         )

@@ -28,11 +28,11 @@ class Form(BaseModel):
 
 @dataclass(frozen=True)
 class Judged:
-    """The rows that the judge sees: their sources, explanations, and partners of other documents
-    (−1: none)."""
+    """The rows that the judge sees: their sources, explanations (None without a source, which a
+    judge needs), and partners of other documents (−1: none)."""
 
     sources: list[str]
-    texts: list[str]
+    texts: list[str | None]
     partners: list[int]
     notes: list[str]
 
@@ -44,12 +44,21 @@ class Judged:
         notes = [f"the judge saw {len(rows)} of {len(bench)} rows"]
         if long:
             notes.append(f"of {long} sources it saw the last {SOURCE_CHARACTERS} characters")
+        if missing := sum(not source for source in rows.sources):
+            notes.append(f"{missing} of them have no source to be judged by")
         shown = [source[-SOURCE_CHARACTERS:] for source in rows.sources]
-        return cls(shown, bench.texts[: len(rows)], partners, notes)
+        texts = [
+            text if source else None
+            for text, source in zip(bench.texts[: len(rows)], shown, strict=True)
+        ]
+        return cls(shown, texts, partners, notes)
 
     def others(self, values: Sequence[Any]) -> list[Any]:
-        """What the partners have; None without a partner."""
-        return [values[row] if row >= 0 else None for row in self.partners]
+        """What the partners have; None without a partner, or without a source to judge it by."""
+        return [
+            values[row] if row >= 0 and source else None
+            for row, source in zip(self.partners, self.sources, strict=True)
+        ]
 
 
 def failures(condition: str, what: str, wanted: Sequence[Any], found: Sequence[Any]) -> list[str]:

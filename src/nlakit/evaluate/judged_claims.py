@@ -99,14 +99,16 @@ def measure(bench: Bench) -> Part:
     return part
 
 
-def extract(bench: Bench, texts: Sequence[str]) -> list[list[Claim] | None]:
-    """The claims of each text; none in an empty one, which is not asked for; None: failed."""
+def extract(bench: Bench, texts: Sequence[str | None]) -> list[list[Claim] | None]:
+    """The claims of each text; none in an empty one, which is not asked for; None without a text,
+    and where the judge failed."""
     assert bench.judge is not None, "the part checks that there is a judge"
-    asked = [i for i, text in enumerate(texts) if text.strip()]
+    asked = {i: text for i, text in enumerate(texts) if text and text.strip()}
     prompts = [
-        EXTRACT.format(most=MOST_CLAIMS, explanation=fenced(texts[i], "explanation")) for i in asked
+        EXTRACT.format(most=MOST_CLAIMS, explanation=fenced(text, "explanation"))
+        for text in asked.values()
     ]
-    found: list[list[Claim] | None] = [[] for _ in texts]
+    found: list[list[Claim] | None] = [None if text is None else [] for text in texts]
     for i, answer in zip(asked, bench.judge.ask(prompts, Claims), strict=True):
         found[i] = None if answer is None else answer.claims
     return found
@@ -169,7 +171,7 @@ def recurrences(claims: Sequence[list[Claim] | None]) -> list[list[int]]:
 def deletions(
     bench: Bench,
     part: Part,
-    texts: Sequence[str],
+    texts: Sequence[str | None],
     claims: Sequence[list[Claim] | None],
     verdicts: Sequence[list[Word] | None],
 ) -> list[list[float]]:
@@ -185,12 +187,14 @@ def deletions(
     for place in range(MOST_CLAIMS):
         spans = [row[place].span if row and len(row) > place else None for row in claims]
         cut = [
-            None if span is None else without(text, span)
+            None if span is None or text is None else without(text, span)
             for text, span in zip(texts, spans, strict=True)
         ]
         missing += sum(s is not None and c is None for s, c in zip(spans, cut, strict=True))
         drawn = [
-            None if made is None or span is None else without_run(text, len(span.split()), rng)
+            None
+            if made is None or span is None or text is None
+            else without_run(text, len(span.split()), rng)
             for text, span, made in zip(texts, spans, cut, strict=True)
         ]
         for name, left in (("explanation", cut), ("random", drawn)):

@@ -52,11 +52,12 @@ def measure(bench: Bench) -> Part:
         return part
     judged = Judged.of(bench)
     part.notes += judged.notes
-    labels = bench.rows.texts[: len(judged.texts)]
+    known = zip(bench.rows.known_texts, judged.sources, strict=False)  # the judge sees the first
+    labels = [label if source else None for label, source in known]
     for condition, texts in (
         ("explanation", list(judged.texts)),
         ("other_row", judged.others(judged.texts)),
-        ("label", list(labels)),
+        ("label", labels),
         ("label_other_row", judged.others(labels)),
     ):
         found = rate(bench, judged.sources, texts)

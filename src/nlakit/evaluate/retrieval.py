@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlakit.core.retrieval import WITHIN, Ints, chance, deal, exchange_p, hits, of_others, own
+from nlakit.evaluate.av_reading import uninjected
 from nlakit.evaluate.bench import Bench, Measured, Part, Values
 from nlakit.evaluate.embedding import NOT_INSTALLED, embedder
 
@@ -35,18 +36,18 @@ class Pool:
     target: Ints
 
 
-def measure(bench: Bench, controls: Mapping[str, Texts] | None = None) -> Part:
+def measure(bench: Bench) -> Part:
     """The part `retrieval`: conditions `METHOD:explanation`, `METHOD:label` (positive control),
     `METHOD:shuffled` (floor: texts of other documents) and `chance`; measures of
-    `nlakit.core.retrieval.hits`.
+    `nlakit.core.retrieval.hits`. With an AV `METHOD:no_injection`: what it writes of no vector.
 
-    controls: further texts a row, such as those of the AV without injection.
     Raises ModelError if the embedding that the settings name cannot be loaded.
     """
     texts: dict[str, Texts] = {"explanation": bench.texts}
     if any(bench.rows.texts):
         texts["label"] = [text or None for text in bench.rows.texts]
-    texts |= controls or {}
+    if bench.av is not None:
+        texts["no_injection"] = [uninjected(bench.av)] * len(bench)
     part = Part("retrieval", texts={name: list(found) for name, found in texts.items()})
     pool = _pool(bench, part)
     if pool is None:

@@ -23,17 +23,23 @@ def measure(bench: Bench) -> Part:
     with that row's label. Claim precision as in FActScore (Min et al. 2023), by lookup.
     """
     part = Part("truth")
-    sources = [Source(text) for text in bench.rows.sources]
+    sources = [None if text is None else Source(text) for text in bench.rows.known_sources]
+    if missing := sum(source is None for source in sources):
+        part.notes.append(f"{missing} of {len(bench)} rows have no source: nothing is looked up")
+    if missing == len(bench):
+        return part
     partners = derangement(bench.documents, bench.seed)
     for condition, floor, texts in (
         ("explanation", "other_row", list(bench.texts)),
-        ("label", "label_other_row", list(bench.rows.texts)),
+        ("label", "label_other_row", bench.rows.known_texts),
     ):
+        if not any(texts):
+            continue
         other = [texts[int(row)] if row >= 0 else None for row in partners]
         part.texts[condition], part.texts[floor] = [*texts], other
         for name, said in ((condition, texts), (floor, other)):
             checked = [
-                None if text is None else check(text, source)
+                None if text is None or source is None else check(text, source)
                 for text, source in zip(said, sources, strict=True)
             ]
             part.add(name, scores(checked), floor if name == condition else None)

@@ -30,10 +30,6 @@ class Verdict:
     reasons: list[str]
     evidence: dict[str, Any]
 
-    @property
-    def passes_gate(self) -> bool:
-        return self.word == "content-sensitive"
-
 
 def best_floor(centred: Mapping[str, NDArray[Any]]) -> str:
     """The floor with the highest mean centred cosine."""

@@ -18,6 +18,7 @@ from nlakit.publish.places import visible_files
 from nlakit.rundir import FOLDERS, RunDir, atomic_write, file_sha256
 
 MANIFEST = "archive.json"
+TEXTS = ("examples", "detail", "texts", "label_texts")  # keys of results.json
 EVALUATION = (*FILES, "texts.parquet", "scores.parquet")
 TRAINING = ("metrics.jsonl", "training.json", FILE, f"av/{FILE}", f"ar/{FILE}")
 KEPT = {
@@ -54,7 +55,9 @@ def archive(run: Path, out: Path, vectors: bool = False) -> dict[str, Any]:
     rewritten = [name for name in copied if copy_public(run / name, out / name, cut)]
     if source.manifest("tables"):
         rewritten += _tables(run, source.folder("tables"), out, vectors, cut)
-    _clean_report(out / FOLDERS["report"] / "report.html", cut)
+    page = Path(FOLDERS["report"]) / "report.html"
+    if _clean_report(out / page, cut):
+        rewritten.append(page.as_posix())
     return write_manifest(out, run=run.resolve().name, vectors=vectors, rewritten=rewritten)
 
 
@@ -74,17 +77,21 @@ def _tables(run: Path, tables: Path, out: Path, vectors: bool, cut: dict[str, st
     return changed
 
 
-def _clean_report(page: Path, cut: Mapping[str, str]) -> None:
-    """The report shows the settings, and with them paths; a folder goes after what is in it."""
+def _clean_report(page: Path, cut: Mapping[str, str]) -> bool:
+    """Whether the report was changed: it shows the settings, and with them paths; a folder goes
+    after what is in it. It is left out if this machine's home is in it still."""
     if not page.exists():
-        return
+        return False
     text = page.read_text(encoding="utf-8")
     for local in sorted(cut, key=len, reverse=True):
         text = text.replace(local, cut[local])
     if len(home := str(Path.home())) > 1 and home in text:
         page.unlink()
-        return
-    atomic_write(page, text)
+        return True
+    changed = text != page.read_text(encoding="utf-8")
+    if changed:
+        atomic_write(page, text)
+    return changed
 
 
 def new_folder(out: Path) -> None:
@@ -114,8 +121,8 @@ def copy_public(source: Path, target: Path, cut: dict[str, str]) -> bool:
 
 def _public(found: Any, cut: dict[str, str]) -> Any:
     if isinstance(found, dict):
-        # Examples are texts of the corpus, whatever they look like.
-        return {k: v if k in ("examples", "detail") else _public(v, cut) for k, v in found.items()}
+        # These are texts of the corpus and of the AV, whatever they look like.
+        return {k: v if k in TEXTS else _public(v, cut) for k, v in found.items()}
     if isinstance(found, list):
         return [_public(item, cut) for item in found]
     if not isinstance(found, str) or not is_local(found):
