@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from nlakit.publish.report_parts import IN_FULL
+from nlakit.publish.report_parts import NAMES, ROLE_OF
 from nlakit.rundir import FOLDERS, Manifest, RunDir
 from nlakit.tabular import span
 
@@ -52,11 +52,11 @@ def lines_of(run: Path, command: str, results: dict[str, Any]) -> list[str]:
         "| the AR is fed | FVE | centred cosine | cosine |",
         "|---|---|---|---|",
     ]
-    for name, label in IN_FULL.items():
+    for name, label in NAMES.items():
         found = results["scores"].get(name)
         if found:
             cells = [span(found["fve"]), span(found["centred_cosine"]), span(found["cosine"])]
-            lines.append(f"| {label} | {' | '.join(cells)} |")
+            lines.append(f"| {ROLE_OF[name]}: {label} | {' | '.join(cells)} |")
     lines += [
         "",
         f"- content gain (centred cosine): {span(results['gains']['centred_cosine'])} over"

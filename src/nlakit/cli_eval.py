@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from nlakit.cli_options import Out, Sets, guarded, resolve
 from nlakit.config import RunConfig, parse_config, with_overrides
 from nlakit.errors import ConfigError
-from nlakit.publish.report_parts import IN_FULL
+from nlakit.publish.report_parts import NAMES, ROLE_OF
 from nlakit.rundir import FOLDERS, RunDir
 from nlakit.tabular import span
 
@@ -118,21 +119,27 @@ def show_run(path: Path) -> dict[str, Any]:
 
 def show(results: dict[str, Any], where: str) -> None:
     """Scores beside their floors, what the texts are like, warnings and verdict."""
-    table = Table(title=f"{where}: {results['rows']['attempted']} held-out rows")
-    for column in ("the AR is fed", "FVE [95%]", "centred cosine [95%]", "cosine", "top-1"):
-        names = column.startswith("the")
-        table.add_column(column, justify="left" if names else "right", no_wrap=names)
-    for name, label in IN_FULL.items():
+    table = Table(
+        title=f"{where}: {results['rows']['attempted']} held-out rows",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,  # as wide as 80 columns
+    )
+    for column in ("the AR is fed", "FVE [95%]", "centred cosine [95%]", "top-1"):
+        table.add_column(column, justify="left" if column.startswith("the") else "right")
+    role = "pair"
+    for name, label in NAMES.items():
         found = results["scores"].get(name)
         if found is None:
             continue
+        if ROLE_OF[name] != role:
+            role = ROLE_OF[name]
+            table.add_row(f"[dim]{role}[/dim]")
         top = found.get("retrieval")
         table.add_row(
-            label,
+            f" {label}",
             span(found["fve"]),
             span(found["centred_cosine"]),
-            f"{found['cosine']['mean']:.3f}",
-            f"{top['top1']:.2f} of {top['candidates']}" if top else "",
+            f"{top['top1']:.2f}" if top else "",
         )
     console.print(table)
     texts = results["texts"]

@@ -24,13 +24,9 @@ CONDITIONS = {
     },
 }
 NAMES = {key: name for group in CONDITIONS.values() for key, (name, _) in group.items()}
-# A condition's name where no group stands above it.
-IN_FULL = {
-    key: f"{role}{name}"
-    for role, group in zip(
-        ("", "ceiling: ", "floor: ", "control: "), CONDITIONS.values(), strict=True
-    )
-    for key, (name, _) in group.items()
+ROLES = ("pair", "ceiling", "floor", "control")  # of these groups, in a word
+ROLE_OF = {
+    key: role for role, group in zip(ROLES, CONDITIONS.values(), strict=True) for key in group
 }
 
 # Part → its name in the list of sections, its title, and the question that it answers.
