@@ -17,7 +17,7 @@ from nlakit import pipeline
 from nlakit.cli import app
 from nlakit.config import EvalConfig, parse_config
 from nlakit.core.contract import read_contract
-from nlakit.errors import ContractError, DataError, RunError
+from nlakit.errors import ConfigError, ContractError, DataError, RunError
 from nlakit.evaluate.data_checks import check_data, seen_shares
 from nlakit.evaluate.findings import findings, parts_of
 from nlakit.evaluate.roundtrip import groups_of
@@ -104,6 +104,19 @@ def test_a_pair_by_the_command_line(runs: tuple[Path, Path], tmp_path: Path) -> 
     assert found.exit_code == 3, found.output  # the toy reads nothing
     assert "verdict:" in found.output
     assert "matched" not in found.output
+
+
+def test_options_of_the_other_kind_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """An option that is passed over without a word would be taken for obeyed."""
+    first, out = str(runs[0]), str(tmp_path / "out")
+    for call, said in (
+        (["eval", first, "--precision", "float32"], "are for pairs"),
+        (["eval", first, "--base-model", "x"], "are for pairs"),
+        (["eval", "--av", first, "--ar", first, "--out", out, "--redo"], "--redo is for runs"),
+    ):
+        found = CliRunner().invoke(app, call)
+        assert isinstance(found.exception, ConfigError), found.output
+        assert said in str(found.exception)
 
 
 def test_halves_of_the_same_tables_belong_together(runs: tuple[Path, Path]) -> None:
