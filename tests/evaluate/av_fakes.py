@@ -77,7 +77,7 @@ def fake_bench(av: Any, **more: Any) -> Bench:
     """Six rows whose label is "row i", with the texts the AV writes."""
     texts = av.write(av.scaled(VECTORS), 6, 6, av.decoding()) if av else ["row 0"] * 6
     given = {
-        "labels": [f"row {i}" for i in range(6)], "documents": DOCUMENTS, "vectors": VECTORS,
+        "labels": [f"row {i}" for i in range(6)], "documents": DOCUMENTS, "vectors": VECTORS.copy(),
         "mean": mean_unit(VECTORS), "av": av, "ar": KnowingAR(),
     }  # fmt: skip
     return text_bench([f"some text {i}" for i in range(6)], texts, **{**given, **more})
