@@ -197,7 +197,7 @@ def test_command_line(finished: tuple[Path, RunConfig], tmp_path: Path) -> None:
     done = invoke("run", path)
     assert done.exit_code == 0, done.output
     assert "verdict:" in done.output
-    assert "floor: empty text" in done.output
+    assert "empty text" in done.output
     status = invoke("status", path)
     assert status.output.count("done") == len(FOLDERS)
     gate = invoke("eval", path, "--gate")
