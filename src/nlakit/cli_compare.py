@@ -37,7 +37,6 @@ def compare(
     With --set eval.judge.kind=... and the like, a judge says besides which of two pairs explains
     the rows that both have better, blind and in both orders.
     """
-    from nlakit.preference import write_preference
     from nlakit.publish.comparison import (
         NOTE,
         cells,
@@ -61,19 +60,20 @@ def compare(
     if config.eval.judge and len(targets) != 2:
         raise ConfigError("a judge compares two evaluations", found=f"{len(targets)}")
     records = write_comparison(targets, out, permutations, seed)
-    shown = headlines(records)
+    shown, several = headlines(records), len(targets) > 2
     table = Table(caption=NOTE)
-    names = ("measure", *(("other",) if len(targets) > 2 else ()), "first → other")
-    for name in (*names, "difference", "p (Holm)"):
+    for name in ("measure", *["other"] * several, "first → other", "difference", "p (Holm)"):
         table.add_column(name, no_wrap=name == "measure")
     for record in shown:
         _, other, means, difference, p, *_ = cells(record)
-        row = (short_name(record), *((other,) if len(targets) > 2 else ()), means, difference, p)
+        row = (short_name(record), *[other] * several, means, difference, p)
         table.add_row(*map(escape, row))
     console.print(table)
     if left := len(records) - len(shown):
         console.print(f"{left} more rows: {out / 'comparison.md'}", markup=False, soft_wrap=True)
     if config.eval.judge:
+        from nlakit.preference import write_preference  # loads torch, which nothing else here needs
+
         _judged(write_preference(targets[0], targets[1], config, out))
     console.print(f"tables and figures: {out}", markup=False, soft_wrap=True)
 

@@ -39,8 +39,6 @@ from nlakit.rundir import (
 )
 from nlakit.stage import stage
 
-STORE = "answers.sqlite"
-
 
 @stage("eval", parents=("tables", "pair"), sections=("eval", "subject", "seed"))
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
@@ -64,7 +62,7 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     )
     tables = {p: file_sha256(rundir.need("tables") / f"{p}.parquet") for p in PARTS}
     found = provenance(contracts["ar"], rundir.manifest("pair")) | {"data_sha256": tables}
-    store = store_path(config, rundir)
+    store = store_path(config.requests, rundir.path.parent)
     with judging(settings, config.requests, store, str(rundir.path.resolve())) as judge:
         write_evaluation(dataclasses.replace(bench, judge=judge), found)
     return Rows(entered=len(rows), kept=len(rows))
@@ -124,7 +122,7 @@ def evaluate_pair(
         "subject_precision": nla.subject.config.precision,
     }  # fmt: skip
     requests = requests or RequestsConfig()
-    store = Path(requests.store).expanduser() if requests.store else out / STORE
+    store = store_path(requests, out)
     with judging(settings, requests, store, str(out.resolve())) as judge:
         return write_evaluation(dataclasses.replace(bench, judge=judge), found)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from nlakit.config import RunConfig
+from nlakit.data.labels import store_path
 from nlakit.errors import ConfigError, DataError
 from nlakit.evaluate.bench import Judge
 from nlakit.evaluate.findings import findings
 from nlakit.evaluate.pairwise import compare
-from nlakit.evaluation import STORE, judging
+from nlakit.evaluation import judging
 from nlakit.publish.evaluation import evaluation_folder, read_evaluation
 from nlakit.rundir import atomic_write
 
@@ -28,10 +29,9 @@ def write_preference(first: Path, second: Path, config: RunConfig, out: Path) ->
     """
     if config.eval.judge is None:
         raise ConfigError("no judge is configured", do="set eval.judge, as docs/evaluation.md does")
-    requests = config.requests
-    store = Path(requests.store).expanduser() if requests.store else out / STORE
     out.mkdir(parents=True, exist_ok=True)
-    with judging(config.eval, requests, store, str(out.resolve())) as judge:
+    store = store_path(config.requests, out)
+    with judging(config.eval, config.requests, store, str(out.resolve())) as judge:
         assert judge is not None, "a judge is configured"
         found = preference(first, second, judge, config.eval.judge_rows)
     found["judge"] = config.eval.judge.model_dump(mode="json")

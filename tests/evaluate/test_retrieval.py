@@ -104,12 +104,22 @@ def test_empty_and_missing_texts_are_told_apart(tmp_path: Path) -> None:
     assert part.texts["label"][0] == "words"
 
 
-def test_one_text_for_all_rows_finds_no_document(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class OneText:
+    """An AV that knows one text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def decoding(self) -> None: ...
+
+    def write(self, injected: None, count: int, batch: int, decoding: None) -> list[str]:
+        return [self.text] * count
+
+
+def test_one_text_for_all_rows_finds_no_document(tmp_path: Path) -> None:
     """The control without injection: what an AV writes of no vector."""
-    bench = replace(build_bench(knowing, tmp_path), av=object())
-    monkeypatch.setattr(retrieval, "uninjected", lambda av: bench.texts[0])
+    bench = build_bench(knowing, tmp_path)
+    bench = replace(bench, av=OneText(bench.texts[0]))
     found = by_key(retrieval.measure(bench), bench)
     control = found["top1", "tfidf:no_injection"]
     assert control["mean"] == pytest.approx(1 / DOCUMENTS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from nlakit.config import RunConfig
-from nlakit.config_labels import LabelsConfig
+from nlakit.config_labels import LabelsConfig, RequestsConfig
 from nlakit.core.lint import Limits, first_hard, lint
 from nlakit.data.label_file import FileLabeler
 from nlakit.data.labeler import Label, Labeler, LabelRequest, label_table
@@ -42,7 +42,7 @@ def make_labeler(config: RunConfig, rundir: RunDir, rows: int) -> Labeler:
     if settings.labeler == "services":
         from nlakit.data.services.labeler import ServiceLabeler
 
-        path, run = store_path(config, rundir), str(rundir.path.resolve())
+        path, run = store_path(config.requests, rundir.path.parent), str(rundir.path.resolve())
         return ServiceLabeler(settings, config.requests, path, run, rows)
     return offline_labeler(rundir)
 
@@ -52,10 +52,10 @@ def offline_labeler(rundir: RunDir) -> OfflineLabeler:
     return OfflineLabeler(Background(corpus["text"].to_pylist()))
 
 
-def store_path(config: RunConfig, rundir: RunDir) -> Path:
-    """Where answers are kept: beside the run folder, so that all runs there share them."""
-    given = config.requests.store
-    return Path(given).expanduser() if given else rundir.path.parent / "answers.sqlite"
+def store_path(requests: RequestsConfig, folder: Path) -> Path:
+    """Where answers are kept: in `requests.store`, else in `folder`. For a run that is the folder
+    beside it, so that all runs there share them."""
+    return Path(requests.store).expanduser() if requests.store else folder / "answers.sqlite"
 
 
 def requests_of(table: pa.Table) -> list[LabelRequest]:

@@ -103,8 +103,9 @@ def source_parts(rows: AuditRows) -> list[Part]:
         return []
     part, others = Part("source"), rows.sample[partners]
     some = few(rows)
-    if missing := sum(not sources[i] for i in rows.sample):
-        part.notes.append(f"{missing} of {len(rows.sample)} rows have no source: left out")
+    there = np.array([bool(sources[i]) for i in rows.sample])
+    if not there.all():
+        part.notes.append(f"{(~there).sum()} of {len(there)} rows have no source: left out")
     for condition, of in (("real", some), ("other_row", others[np.isin(rows.sample, some)])):
         runs = [float(longest_copied_run(texts[i], sources[j][-COPY_SOURCE:]))
                 if sources[j] else np.nan
@@ -117,7 +118,6 @@ def source_parts(rows: AuditRows) -> list[Part]:
     if found is None:
         rows.cannot("whether a text finds its document", "sources or texts with words")
     else:
-        there = np.array([bool(sources[i]) for i in rows.sample])
         for condition, texts_of in (("real", np.arange(len(partners))), ("other_row", partners)):
             rank = np.where(there, found(texts_of), np.nan)
             scores = {

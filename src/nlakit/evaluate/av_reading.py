@@ -79,13 +79,8 @@ def control_texts(bench: Bench, av: Verbalizer, count: int) -> dict[str, list[st
         FLOOR: list(random),
         "zero": [zero] * count,
         "mean_vector": [along_mean] * count,
-        "no_injection": [uninjected(av)] * count,
+        "no_injection": [bench.uninjected] * count,
     }
-
-
-def uninjected(av: Verbalizer) -> str:
-    """What the AV writes when the marker's own embedding stays in its place."""
-    return av.write(None, 1, 1, av.decoding())[0]
 
 
 def injection_norms(bench: Bench, av: Verbalizer) -> dict[str, float | None]:

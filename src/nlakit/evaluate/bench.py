@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -125,6 +126,12 @@ class Bench:
     def base(self) -> float:
         """E‖u − ū‖² over the rows: the denominator of every FVE here."""
         return baseline(self.rows.vectors, self.mean)
+
+    @cached_property
+    def uninjected(self) -> str:
+        """What the AV writes when the marker's own embedding stays in its place."""
+        assert self.av is not None, "the part checks that there is an AV"
+        return self.av.write(None, 1, 1, self.av.decoding())[0]
 
     def forget(self) -> None:
         """Drop the reconstructions that are remembered."""

@@ -28,8 +28,8 @@ class Form(BaseModel):
 
 @dataclass(frozen=True)
 class Judged:
-    """The rows that the judge sees: their sources, explanations (None without a source, which a
-    judge needs), and partners of other documents (−1: none)."""
+    """The rows that the judge sees: their sources, explanations, and partners of other documents
+    (−1: none). A row without a source has neither text nor partner: nothing judges them."""
 
     sources: list[str]
     texts: list[str | None]
@@ -39,7 +39,8 @@ class Judged:
     @classmethod
     def of(cls, bench: Bench) -> Judged:
         rows = bench.rows.head(bench.settings.judge_rows)
-        partners = derangement(rows.doc_ids, bench.seed).tolist()
+        drawn = derangement(rows.doc_ids, bench.seed).tolist()
+        partners = [row if source else -1 for row, source in zip(drawn, rows.sources, strict=True)]
         long = sum(len(source) > SOURCE_CHARACTERS for source in rows.sources)
         notes = [f"the judge saw {len(rows)} of {len(bench)} rows"]
         if long:
@@ -54,11 +55,8 @@ class Judged:
         return cls(shown, texts, partners, notes)
 
     def others(self, values: Sequence[Any]) -> list[Any]:
-        """What the partners have; None without a partner, or without a source to judge it by."""
-        return [
-            values[row] if row >= 0 and source else None
-            for row, source in zip(self.partners, self.sources, strict=True)
-        ]
+        """What the partners have; None without a partner."""
+        return [values[row] if row >= 0 else None for row in self.partners]
 
 
 def failures(condition: str, what: str, wanted: Sequence[Any], found: Sequence[Any]) -> list[str]:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlakit.core.retrieval import WITHIN, Ints, chance, deal, exchange_p, hits, of_others, own
-from nlakit.evaluate.av_reading import uninjected
 from nlakit.evaluate.bench import Bench, Measured, Part, Values
 from nlakit.evaluate.embedding import NOT_INSTALLED, embedder
 
@@ -45,9 +44,9 @@ def measure(bench: Bench) -> Part:
     """
     texts: dict[str, Texts] = {"explanation": bench.texts}
     if any(bench.rows.texts):
-        texts["label"] = [text or None for text in bench.rows.texts]
+        texts["label"] = bench.rows.known_texts
     if bench.av is not None:
-        texts["no_injection"] = [uninjected(bench.av)] * len(bench)
+        texts["no_injection"] = [bench.uninjected] * len(bench)
     part = Part("retrieval", texts={name: list(found) for name, found in texts.items()})
     pool = _pool(bench, part)
     if pool is None:

@@ -10,6 +10,7 @@ import numpy as np
 from nlakit.core.claims import KINDS, STRONG, Claim, Source, check
 from nlakit.core.statistics import derangement
 from nlakit.evaluate.bench import Bench, Part, Values
+from nlakit.evaluate.conditions import of_partners
 
 Checked = list[tuple[Claim, bool]]
 
@@ -35,7 +36,7 @@ def measure(bench: Bench) -> Part:
     ):
         if not any(texts):
             continue
-        other = [texts[int(row)] if row >= 0 else None for row in partners]
+        other = of_partners(texts, partners)
         part.texts[condition], part.texts[floor] = [*texts], other
         for name, said in ((condition, texts), (floor, other)):
             checked = [

@@ -82,16 +82,15 @@ def _clean_report(page: Path, cut: Mapping[str, str]) -> bool:
     after what is in it. It is left out if this machine's home is in it still."""
     if not page.exists():
         return False
-    text = page.read_text(encoding="utf-8")
+    text = before = page.read_text(encoding="utf-8")
     for local in sorted(cut, key=len, reverse=True):
         text = text.replace(local, cut[local])
     if len(home := str(Path.home())) > 1 and home in text:
         page.unlink()
         return True
-    changed = text != page.read_text(encoding="utf-8")
-    if changed:
+    if text != before:
         atomic_write(page, text)
-    return changed
+    return text != before
 
 
 def new_folder(out: Path) -> None:

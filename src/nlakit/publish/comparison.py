@@ -46,7 +46,6 @@ HEADLINES = {
     "truth": ("quote_precision", "word_precision", "fabricated"),
     "collapse": ("unique", "loop", "self_bleu"),
 }
-OWN = ("real", "explanation", "labels", "tfidf:explanation", "embedding:explanation")
 
 
 def write_comparison(
@@ -97,11 +96,7 @@ def cells(record: Record) -> tuple[str, ...]:
 
 def headlines(records: Sequence[Record]) -> list[Record]:
     """The records that a reader looks at first; all of them where there is none of these."""
-    first = [
-        one
-        for one in records
-        if one["measure"] in HEADLINES.get(one["part"], ()) and one["condition"] in OWN
-    ]
+    first = [one for one in records if one["measure"] in HEADLINES.get(one["part"], ())]
     return first or list(records)
 
 
