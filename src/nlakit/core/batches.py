@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+WIDTH_STEP = 8  # widths of batches are multiples of it
+
+
+def padded(length: int) -> int:
+    """Width of a batch whose longest row has `length` tokens."""
+    return -(-length // WIDTH_STEP) * WIDTH_STEP
+
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Indices of rows in batches of similar length, at most `budget` padded tokens each (or one

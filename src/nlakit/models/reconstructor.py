@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nlakit.config import LoraConfig
-from nlakit.core.batches import batches_by_length
+from nlakit.core.batches import batches_by_length, padded
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.prompts import check_suffix, encode
 from nlakit.errors import ContractError
@@ -25,10 +25,14 @@ HEAD_FILE = "head.safetensors"
 
 
 def pad_right(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> torch.Tensor:
-    """Token lists to `(b, t)`, filled on the right."""
-    width = max(len(row) for row in rows)
-    padded = [[*row, *[fill] * (width - len(row))] for row in rows]
-    return torch.tensor(padded, dtype=torch.long, device=device)
+    """Token lists to `(b, t)`, filled on the right; t is a multiple of 8.
+
+    Batches of few widths ask for blocks of memory of few sizes, and what one leaves free fits the
+    next: on a CPU a training's resident memory stays level that otherwise grows by half.
+    """
+    width = padded(max(len(row) for row in rows))
+    filled = [[*row, *[fill] * (width - len(row))] for row in rows]
+    return torch.tensor(filled, dtype=torch.long, device=device)
 
 
 class Reconstructor(nn.Module):
