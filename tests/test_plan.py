@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -22,6 +24,7 @@ from nlakit.core.memory import Block, Model
 from nlakit.data import activations, corpus, labels, split, tables
 from nlakit.errors import DataError
 from nlakit.plan import StagePlan, Survey, predict, predict_stages, survey_documents, table_of
+from nlakit.rows import TableRows
 from nlakit.rundir import RunDir
 
 WORDS = (
@@ -135,9 +138,20 @@ def test_calibration_measures_each_kind_of_work(tmp_path: Path, subject: str) ->
     assert all(speed > 0 for speed in found.speeds.values())
     assert found.base_memory > 0 and found.lengths.document <= 100
     assert found.lengths.response >= found.sizes.long_response
+    assert found.lengths.ar_text >= found.sizes.ar_text
     assert found.sizes.positions == 6 and found.sizes.av_prompt > 3
     assert found.sizes.long_response >= found.sizes.response
     assert found.notes == ()
+
+
+def test_the_longest_label_of_the_sample_is_guessed_from_rows_that_were_not_read() -> None:
+    rows = TableRows(["a", "b"], [], ["one two / x y z", "one / x"], [], [], [], [], np.zeros(2))
+    bare = {"a": "one two", "b": "one", "c": "one two three four five", "d": ""}
+    # The slash and three tokens are added at most, to five of a row that was not read.
+    assert calibrating.longest(bare, rows, str.split) == 5 + 4
+    # Without expected tokens, nothing is added.
+    same = dataclasses.replace(rows, texts=["one two", "one"])
+    assert calibrating.longest(bare, same, str.split) == 5
 
 
 def test_a_batch_that_takes_long_is_cut_with_a_note(
@@ -228,9 +242,9 @@ def test_memory_is_base_rows_trained_weights_and_the_scattered_batch() -> None:
     # An adapter of 10 and a head of 25 weights: bfloat16 and float32, with gradients; a float32
     # copy of the adapter and two states of both.
     trained = 2 * (2 * 10 + 4 * 25) + 4 * 10 + 8 * 35
-    # 80 tokens keep 4·5 bytes of a norm, 2·(10 + 20 + 12) of products, 2 of the adapter; then a
-    # backward pass through a norm holds 16·5 a token.
-    batch = 80 * (20 + 84 + 2) + 80 * 80
+    # 4 rows of 20 tokens, 24 with padding, keep 4·5 bytes of a norm, 2·(10 + 20 + 12) of products,
+    # 2 of the adapter; then a backward pass through a norm holds 16·5 a token.
+    batch = 96 * (20 + 84 + 2) + 96 * 80
     rows = 100 * (80 + 20)
     # A measure of one text of 20 tokens leaves what attention held: 2·(10 + 5) + 12·5 a token. The
     # second block and two thirds of the embeddings are never touched.

@@ -9,15 +9,16 @@ from typing import Any
 
 from nlakit.config import RunConfig, TrainConfig
 from nlakit.core import memory
+from nlakit.core.batches import padded
 from nlakit.core.memory import Block, Model, Precision
 from nlakit.models.lora import TARGETS
 from nlakit.models.precision import settled
 from nlakit.models.subject import blocks_of, decoder_of
 
-# Batches differ in width, so what one leaves free fits the next badly: glibc was measured to hold
-# 1.6 to 1.8 times a training's largest batch. It keeps freed blocks of up to 32 MiB; giving them
-# back at once doubled the time of a step.
-SCATTER, LARGE = 1.65, 32 << 20
+# Tensors of a step differ in size and life, so what one leaves free fits the next badly: glibc was
+# measured to hold 1.65 (AV) and 1.85 times (AR) a long training's largest batch. It keeps freed
+# blocks of up to 32 MiB; giving them back at once doubled the time of a step.
+SCATTER, LARGE = 1.75, 32 << 20
 LINEAR = ("Linear", "Conv1D", "Linear4bit")
 COUNTED_LOW = ("gemma2", "gemma3n", "gpt2", "phi")  # their blocks keep two to three times as much
 TOKENS = 2048  # in a batch of Verbalizer.label_loss and of Reconstructor.reconstruct
@@ -195,7 +196,7 @@ class Budgets:
     def training_ar(self, settings: TrainConfig) -> list[Budget]:
         """A micro-batch of the longest texts, and a measure on held-out rows."""
         rank = self.config.ar.rank
-        tokens = settings.batch_rows * min(self.lengths.ar_text, settings.max_tokens)
+        tokens = settings.batch_rows * padded(min(self.lengths.ar_text, settings.max_tokens))
         trained = memory.training_bytes(
             self.model, self.precision, rank, self.depth, settings.optimizer, ar=True
         )
@@ -221,13 +222,13 @@ class Budgets:
         )
         held, rows = self.weights | trained, settings.batch_rows
         work = memory.training_activations(
-            self.model, self.precision, rank, blocks, rows * (prompt + response),
+            self.model, self.precision, rank, blocks, rows * padded(prompt + response),
             checkpointing=settings.gradient_checkpointing,
         )  # fmt: skip
         kept = {"kept for backward": work["kept for backward"]}
         head = {"vocabulary head": memory.tiled_head(self.model, self.precision, rows * response)}
         if settings.gradient_checkpointing:  # no block is run again while the head works
-            inputs = rows * (prompt + response) * (blocks + 1) * self.model.d_model
+            inputs = rows * padded(prompt + response) * (blocks + 1) * self.model.d_model
             kept = {"kept for backward": self.precision.stream * inputs}
         return [
             Budget("training", held, work),

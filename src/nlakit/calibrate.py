@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from nlakit.core.flops import Shape
 from nlakit.core.memory import Model
 from nlakit.core.metrics import mean_unit
 from nlakit.data import activations, tables
+from nlakit.data.labeler import LabelRequest
 from nlakit.data.labels import requests_of
 from nlakit.data.offline import Background, OfflineLabeler
 from nlakit.errors import DataError
@@ -116,9 +117,11 @@ def calibrate(config: RunConfig, documents: pa.Table, texts: list[str]) -> Calib
     work = Work(config)
     readings = work.prepare(documents)
     made = work.read(documents, readings)
-    rows, row_bytes, label_seconds = work.label(made, texts)
+    labeler = OfflineLabeler(Background(texts))
+    rows, row_bytes, label_seconds = work.label(made, labeler)
     texts_task, vectors_task = work.train_ar(rows), work.train_av(rows)
     work.decode(vectors_task)
+    bare = work.bare_labels(readings, labeler)
     responses = [len(response) for response in vectors_task.responses]
     sizes = Sizes(
         sampled=documents.num_rows,
@@ -136,9 +139,11 @@ def calibrate(config: RunConfig, documents: pa.Table, texts: list[str]) -> Calib
     )
     lengths = Lengths(
         document=max(len(reading.ids) for reading in readings),
-        ar_text=max(texts_task.lengths()),
+        ar_text=longest(bare, rows, lambda t: texts_task.module.encode(t, config.ar.max_tokens)),
         av_prompt=sizes.av_prompt,
-        response=max(responses),
+        response=longest(
+            bare, rows, lambda t: vectors_task.module.response_ids(t, config.av.max_tokens)
+        ),
     )
     return Calibration(
         work.shape,
@@ -226,9 +231,11 @@ class Work:
         self.measure("read", work)
         return made[-1]
 
-    def label(self, made: pa.Table, texts: list[str]) -> tuple[TableRows, dict[str, float], float]:
+    def label(
+        self, made: pa.Table, labeler: OfflineLabeler
+    ) -> tuple[TableRows, dict[str, float], float]:
         """The rows with labels, bytes a row of each table, seconds a label."""
-        labeler, requests = OfflineLabeler(Background(texts)), requests_of(made)
+        requests = requests_of(made)
         started = time.perf_counter()
         labels = [label.explanation or "" for label in labeler.label(requests)]
         seconds = (time.perf_counter() - started) / len(labels)
@@ -255,6 +262,23 @@ class Work:
             vectors=vectors,
         )
         return rows, sizes, seconds
+
+    def bare_labels(
+        self, readings: list[activations.Reading], labeler: OfflineLabeler
+    ) -> dict[str, str]:
+        """Row → label of all positions of the sample, but for the tokens that the subject expects
+        next: these would cost a forward pass."""
+        decode = self.subject.tokenizer.decode
+        requests = [
+            LabelRequest(
+                f"{reading.doc_id}:{position}",
+                decode(reading.ids[: position + 1], skip_special_tokens=True),
+                decode([reading.ids[position]]),
+            )
+            for reading in readings
+            for position in reading.positions
+        ]
+        return {label.row_id: label.explanation or "" for label in labeler.label(requests)}
 
     def train_ar(self, rows: TableRows) -> ar.ARTask:
         settings = self.config.ar
@@ -320,6 +344,16 @@ class Work:
             return flops.decoding(self.shape, count, prompt, made, rank)
 
         self.measure("decode", work)
+
+
+def longest(
+    bare: Mapping[str, str], rows: TableRows, tokens_of: Callable[[str], Sequence[int]]
+) -> int:
+    """Tokens of the longest label of the sample: of the longest `bare` one, and what the expected
+    tokens add to the labels of `rows` at most."""
+    whole = zip(rows.row_ids, rows.texts, strict=True)
+    added = max(len(tokens_of(text)) - len(tokens_of(bare[row])) for row, text in whole)
+    return max(len(tokens_of(text)) for text in bare.values()) + max(added, 0)
 
 
 def held_memory(device: torch.device) -> int:

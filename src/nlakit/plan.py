@@ -34,7 +34,7 @@ from nlakit.stage import stage_state
 from nlakit.train.loop import KEEP_CHECKPOINTS
 
 MOST_DOCUMENTS = 4000  # read from the sources
-SAMPLE_DOCUMENTS = 100  # tokenised
+SAMPLE_DOCUMENTS = 300  # tokenised
 AR_CONDITIONS = 9  # texts a row that the AR reads in the evaluation, and the floors of a measure
 STATE_BYTES = 12  # a trained weight in a checkpoint: its master and two moments, float32
 TABLE_COPIES = 2  # of all rows, while tables are joined
