@@ -25,6 +25,7 @@ from nlakit.data.labeler import LabelRequest
 from nlakit.data.labels import requests_of
 from nlakit.data.offline import Background, OfflineLabeler
 from nlakit.errors import DataError
+from nlakit.evaluate.embedding import embedder
 from nlakit.models.decode import Decoding, decode
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
@@ -61,7 +62,8 @@ class Sizes:
 class Calibration:
     """`speeds` in FLOP a second are of read, ar, av and decode. `base_memory` is what the process
     (the device, if it is not the CPU) holds with all of the subject loaded; `mapped` tells that
-    this is resident memory, into which weights come from their file with their first use."""
+    this is resident memory, into which weights come from their file with their first use.
+    `embedding_memory` is what the evaluation's sentence embedding adds."""
 
     shape: Shape
     model: Model
@@ -72,6 +74,7 @@ class Calibration:
     load_seconds: float
     base_memory: int
     mapped: bool
+    embedding_memory: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -155,6 +158,7 @@ def calibrate(config: RunConfig, documents: pa.Table, texts: list[str]) -> Calib
         work.loading,
         work.base,
         work.subject.device.type == "cpu",
+        embedding_memory(config, work.subject.device, rows.texts),
         tuple(work.notes),
     )
 
@@ -354,6 +358,14 @@ def longest(
     whole = zip(rows.row_ids, rows.texts, strict=True)
     added = max(len(tokens_of(text)) - len(tokens_of(bare[row])) for row, text in whole)
     return max(len(tokens_of(text)) for text in bare.values()) + max(added, 0)
+
+
+def embedding_memory(config: RunConfig, device: torch.device, texts: list[str]) -> int:
+    """Bytes that the evaluation's sentence embedding takes; 0 where none is installed."""
+    before, embed = held_memory(device), embedder(config.eval.embedding)
+    if embed is not None:
+        embed(texts)
+    return max(held_memory(device) - before, 0)
 
 
 def held_memory(device: torch.device) -> int:

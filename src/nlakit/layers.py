@@ -35,6 +35,7 @@ def depth_and_width(config: SubjectConfig) -> tuple[int, int]:
 
     Raises ModelError if there is none.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     from nlakit.models.embedded import source_of
@@ -44,7 +45,7 @@ def depth_and_width(config: SubjectConfig) -> tuple[int, int]:
         found = AutoConfig.from_pretrained(source, trust_remote_code=config.trust_remote_code)
         text = found.get_text_config(decoder=True)
         return int(text.num_hidden_layers), int(text.hidden_size)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
         raise ModelError(
             f"cannot read the configuration of {config.model}",
             found=first_line(error),

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 from rich.table import Table
 
-from nlakit.budget import Budgets, stage_memory
+from nlakit.budget import SCATTER, Budgets, stage_memory
 from nlakit.calibrate import Calibration, calibrate, last_block
 from nlakit.config import PairConfig, RunConfig, SourceConfig, TrainConfig
 from nlakit.core import flops
@@ -43,7 +43,7 @@ rows and tokens rest on: {source}; {sampled} documents tokenised; {labelled} row
 FLOP: counted, without padding
 disk: bytes a row of {labelled} rows as the stages write them; adapters; checkpoints
 memory: {base:.2f} GiB with the subject loaded, and at the peak of each stage as counted: {peaks}; \
-on a CPU a long training's heap frays and has been measured to hold up to 1.7 times that
+on a CPU with {scatter} times a batch, which the heap of a long training was measured to hold
 time: FLOP over the speed that one batch of each kind reaches, which is the last column's share \
 of the {matmul:.0f} GFLOP/s of a square {dtype} matmul; decoded texts as long as the longest 5% \
 of labels; loading, labelling, reading and grouping documents timed; the report left out"""
@@ -100,6 +100,7 @@ def predict(config: RunConfig, rundir: RunDir) -> Plan:
     memory = _memory(config, measured)
     caption = CAPTION.format(
         base=measured.base_memory / 2**30,
+        scatter=SCATTER,
         peaks=", ".join(f"{stage} {doing}" for stage, (doing, _) in memory.items()),
         source=survey.source,
         sampled=measured.sizes.sampled,
@@ -350,7 +351,7 @@ def _eval_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePla
     rest += _label_loss(config, measured, 2 * texts)
     seconds += measured.load_seconds + rest / measured.speeds["av"]
     disk = AR_CONDITIONS * sizes.row_bytes["labels"] * texts
-    memory = _loaded(config, measured, "eval", parts["test"])
+    memory = _loaded(config, measured, "eval", parts["test"]) + measured.embedding_memory
     total = cost + rest
     return StagePlan("eval", texts, made, total, disk, memory, seconds, total / seconds)
 

@@ -41,8 +41,11 @@ def read_vectors(path: Path) -> Any:
             found = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DataError(f"cannot read {path}", found=str(error)) from error
-        if found.ndim not in (1, 2):
-            raise DataError("vectors must be (n, d)", found=f"shape {found.shape}")
+        if found.ndim not in (1, 2) or not found.size or found.dtype.kind not in "fiu":
+            raise DataError(
+                f"{path} holds no vectors: they are numbers (n, d)",
+                found=f"shape {found.shape} of {found.dtype}",
+            )
         return np.atleast_2d(found)
     return matrix(read_table(path))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from nlakit.errors import ContractError
+from nlakit.errors import ConfigError, ContractError
 
 # Enclosed CJK characters: common enough to be single tokens, rare enough to never occur by chance.
 MARKER_CANDIDATES = "㊗㈜㈎㊙㈱㋡㊣㎡℡♀☯◉※"
@@ -120,4 +120,14 @@ def check_suffix(ids: Sequence[int], suffix: Sequence[int]) -> None:
             "an AR prompt does not end in the suffix of its contract",
             found=f"{list(ids[-len(suffix) :])} instead of {list(suffix)}",
             do="the tokenizer differs from the one the AR was trained with",
+        )
+
+
+def check_room(max_tokens: int, taken: int, by: str) -> None:
+    """Raise ConfigError unless there is room beside the `taken` tokens, which are always there."""
+    if max_tokens <= taken:
+        raise ConfigError(
+            f"max_tokens leave no room for text: {by} take {taken}",
+            found=f"max_tokens {max_tokens}",
+            do=f"set it to {taken + 1} or more",
         )

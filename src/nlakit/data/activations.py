@@ -21,6 +21,7 @@ from nlakit.core.batches import batches_by_length
 from nlakit.core.prompts import encode
 from nlakit.errors import DataError
 from nlakit.models.head import head_of
+from nlakit.models.precision import check_finite
 from nlakit.models.subject import (
     Subject,
     capture,
@@ -91,14 +92,11 @@ class Reader:
                 attention_mask=torch.tensor(mask, device=device),
                 use_cache=False,
             )[0]
-        vectors = {k: found[k][rows, columns].float().cpu().numpy() for k in self.layers}
-        for layer, values in vectors.items():
-            if not np.isfinite(values).all():
-                raise DataError(
-                    f"activations of layer {layer} are not finite",
-                    found=f"dtype {self.subject.config.dtype}",
-                    do="use bfloat16 or float32; float16 overflows in many models",
-                )
+        vectors = {}
+        for layer in self.layers:
+            values = found[layer][rows, columns].float()
+            check_finite(values, f"activations of layer {layer}", self.subject.config.precision)
+            vectors[layer] = values.cpu().numpy()
         if not self.expected:
             return vectors, [[] for _ in rows], [[] for _ in rows]
         logits = head_of(self.subject.model).logits(hidden[rows, columns]).float()

@@ -19,14 +19,15 @@ from safetensors.numpy import save_file
 from nlakit.core.contract import FILE, Contract, Tokens, read_contract, table_sidecar
 from nlakit.core.metrics import baseline, mean_unit
 from nlakit.data.tables import MEAN_FILE, measured_norms
-from nlakit.errors import DataError
+from nlakit.errors import ContractError, DataError
 from nlakit.models.foreign.convert import check_new, removed_on_error
 from nlakit.models.foreign.sidecar import CLOSE, OPEN, completed, escaped, unescaped
 from nlakit.models.nla import subject_of
 from nlakit.models.subject import Subject, load_subject
-from nlakit.parquet import VECTOR, matrix, read_table, write_table
+from nlakit.parquet import VECTOR, matrix, read_table, vector_array, write_table
 from nlakit.rundir import RunDir, file_sha256
 
+COUNTS = ("position", "n_raw_tokens")
 NAMES = {"av": "av_sft", "ar": "ar_sft", "rl": "rl", "test": "test"}
 PLAIN = ("n_raw_tokens", "activation_layer", "doc_id", "detokenized_text_truncated")
 TURN = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -110,6 +111,7 @@ def import_tables(
     found = _files_of(source)
     contracts = {part: read_contract(table_sidecar(file)) for part, file in found.items()}
     first = next(iter(contracts.values()))
+    _check_contracts(contracts)
     templates = {
         name: next((t for c in contracts.values() if (t := getattr(c.prompt_templates, name))), "")
         for name in ("av", "ar")
@@ -117,14 +119,13 @@ def import_tables(
     tokens = {n: v for c in reversed(contracts.values()) for n, v in _set_tokens(c).items()}
     recorded = first.nlakit.subject_precision
     subject = load_subject(subject_of(first, recorded, base_model, precision, device))
-    tables = {p: _our_table(read_table(f), p, templates["ar"], f) for p, f in found.items()}
+    tables = {p: _our_table(read_table(f), p, templates["ar"], f, first) for p, f in found.items()}
     _check_documents(tables)
     train = np.concatenate([matrix(t) for p, t in tables.items() if p != "test"] or [np.empty(0)])
     if not len(train):
         raise DataError(
             "no rows to train on", found=", ".join(tables), do="import av_sft or ar_sft"
         )
-    first.check_width(train.shape[1], "the activations")
     mean = mean_unit(train)
     norms = measured_norms(train, subject)
     made = {p: _our_contract(c, templates, tokens, subject, p) for p, c in contracts.items()}
@@ -143,6 +144,23 @@ def import_tables(
         text = json.dumps(norms, indent=1) + "\n"
         (target / "norms.json").write_text(text, encoding="utf-8")
     return said
+
+
+def _check_contracts(contracts: dict[str, Contract]) -> None:
+    """Raise ContractError if tables were made from other activations than the first."""
+    first = next(iter(contracts))
+    for part, contract in contracts.items():
+        for name, one, other in (
+            ("layer", contracts[first].layer, contract.layer),
+            ("width", contracts[first].d_model, contract.d_model),
+            ("subject", contracts[first].extraction.base_model, contract.extraction.base_model),
+        ):
+            if one != other:
+                raise ContractError(
+                    f"the tables {NAMES[first]} and {NAMES[part]} differ in their {name}",
+                    found=f"{one} and {other}",
+                    do="import tables of the same activations",
+                )
 
 
 def _store(table: pa.Table, contract: Contract, target: Path, part: str) -> str:
@@ -208,26 +226,44 @@ def _our_contract(
     return done
 
 
-def _our_table(table: pa.Table, part: str, ar_template: str, file: Path) -> pa.Table:
+def _our_table(
+    table: pa.Table, part: str, ar_template: str, file: Path, contract: Contract
+) -> pa.Table:
     """The columns that training reads; what theirs lack is empty or unknown."""
     rows = table.num_rows
     for name in ("doc_id", VECTOR):
         if name not in table.column_names:
             raise DataError(f"{file.name} has no column {name}", found=table.column_names)
     texts = _explanations(table, part, ar_template, file)
+    vectors = matrix(table)
+    contract.check_width(vectors.shape[1], f"the activations in {file.name}")
     known = set(table.column_names)
-    tokens = table["n_raw_tokens"].to_pylist() if "n_raw_tokens" in known else [0] * rows
+    layers = set(table["activation_layer"].to_pylist()) if "activation_layer" in known else set()
+    if layers - {contract.layer}:
+        raise ContractError(
+            f"{file.name} holds activations of another layer than its sidecar names",
+            found=f"{sorted(map(str, layers))} instead of {contract.layer}",
+            do="correct the sidecar, or make the table again",
+        )
+    counts = table["n_raw_tokens"].to_pylist() if "n_raw_tokens" in known else [0] * rows
+    tokens = [int(count or 0) for count in counts]
     docs = [str(doc) for doc in table["doc_id"].to_pylist()]
     given = {
         "row_id": [f"{doc}:{at}" for at, doc in enumerate(docs)],
         "source_family": ["unknown"] * rows,
         "token": [""] * rows,
-        "position": [max(int(count) - 1, 0) for count in tokens],
+        "position": [max(count - 1, 0) for count in tokens],
         "detokenized_text_truncated": [""] * rows,
         "n_raw_tokens": tokens,
     }
-    columns: dict[str, Any] = {"doc_id": docs, "api_explanation": texts, VECTOR: table[VECTOR]}
-    return pa.table({n: table[n] if n in known else v for n, v in given.items()} | columns)
+    filled = {n: table[n].to_pylist() if n in known else v for n, v in given.items()}
+    filled |= {"n_raw_tokens": tokens, "doc_id": docs, "api_explanation": texts}
+    # Of one type in every table, so that they can be joined.
+    columns = {
+        name: pa.array(values, pa.int32() if name in COUNTS else pa.string())
+        for name, values in filled.items()
+    }
+    return pa.table(columns | {VECTOR: vector_array(vectors)})
 
 
 def _explanations(table: pa.Table, part: str, ar_template: str, file: Path) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from transformers import DynamicCache
 
 from nlakit.models.head import head_of
+from nlakit.models.precision import check_finite
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ def decode(
     """Token ids a row, without the closing tag, for equal-length prompts `(b, t)`.
 
     A row ends at the closing tag's ids, at an end-of-sequence token, or at the token limit.
+    Raises DataError if outputs at the prompt are not finite.
     """
     head = head_of(model)
     ends = _end_ids(model)
@@ -46,8 +48,11 @@ def decode(
     for _ in range(decoding.max_new_tokens):
         hidden = decoder(input_ids=ids, past_key_values=cache, use_cache=True)[0][:, -1]
         logits = head.logits(hidden)
+        if ids is prompt:  # what overflows does so from the start
+            check_finite(hidden, "the verbalizer's outputs", str(hidden.dtype).split(".")[-1])
         _ban_repeats(logits, [made[row] for row in alive], decoding.no_repeat_ngram)
         tokens = _choose(logits, decoding.temperature, [generators[row] for row in alive])
+        del logits  # the next step's need the room
         keep = []
         for index, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
             text = made[row]

@@ -37,6 +37,7 @@ TEXT_KEYS = {
 TOWERS = re.compile(
     r"(model\.)?(vision_|audio_|visual\.|embed_vision\.|embed_audio\.|multi_modal_)"
 )
+DROPOUT = re.compile(r"dropout|pdrop")
 # Buffers of old checkpoints that the model computes itself: causal masks, rotary frequencies.
 BUFFERS = re.compile(r".*(\.attn\.bias|\.masked_bias|rotary_emb\.inv_freq|position_ids)")
 
@@ -89,11 +90,16 @@ def _quiet() -> Iterator[None]:
 
 def _train_as_used(model: Any) -> None:
     """The frozen base does the same in training as in use: no dropout (GPT-2 has 0.1, which would
-    strike the injected vector too), and no clipping in place of AltUp's weights (Gemma 3n does it
+    strike the injected vector too; some blocks keep it as a number of their own or look it up in
+    the configuration), and no clipping in place of AltUp's weights (Gemma 3n does it
     in training mode; they are within the clip, but the bytes of 4-bit ones would be destroyed)."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        for holder in (module, *filter(None, [getattr(module, "config", None)])):
+            for name in [name for name in vars(holder) if DROPOUT.search(name)]:
+                if isinstance(getattr(holder, name), float):
+                    setattr(holder, name, 0.0)
         if hasattr(module, "prediction_coefs"):
             module.train = lambda mode=True, still=module: still
 
@@ -111,6 +117,18 @@ def check_weights(name: str, info: dict[str, Any]) -> None:
             found=f"{len(missing)} missing, {len(mismatched)} of another shape, "
             f"{len(unexpected)} unexpected, first {(missing + mismatched + unexpected)[0]}",
             do="missing weights would be random; name a complete, unmodified checkpoint",
+        )
+
+
+def check_direction(name: str, model: nn.Module) -> None:
+    """Raise ModelError for a model in which a position sees what follows it (EmbeddingGemma). Gemma
+    4 says `vision` where only patches of an image see each other."""
+    said = getattr(text_config(model), "use_bidirectional_attention", None)
+    if said not in (None, False, "vision"):
+        raise ModelError(
+            f"{name} is no causal language model: positions see what follows them",
+            found=f"use_bidirectional_attention: {said}",
+            do="nlakit reads decoder-only models",
         )
 
 

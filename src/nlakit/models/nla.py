@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from nlakit.config import SubjectConfig, precision_settings
-from nlakit.core.contract import Contract, read_contract
+from nlakit.core.contract import Contract, Provenance, read_contract
 from nlakit.core.metrics import centred_cosine, cosine, fve_rows, mse_normalised
 from nlakit.core.prompts import encode
 from nlakit.errors import ConfigError, ContractError, DataError
 from nlakit.models.foreign import kitft, peft_pair
 from nlakit.models.foreign.folders import find_halves, inside, kind_of
 from nlakit.models.lora import read_tensors
+from nlakit.models.precision import check_finite
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, capture, load_subject, sliced_decoder
 from nlakit.models.verbalizer import Verbalizer
+from nlakit.progress import say
 
 Positions = Literal["last", "all"] | Sequence[int]
 MEAN_FILE = "mean_unit.safetensors"
@@ -95,9 +97,11 @@ class NLA:
     ) -> None:
         self.subject, self.av, self.ar = subject, av, ar
         self.mean = None if mean is None else np.asarray(mean, dtype=np.float64)
-        half = av or ar
-        assert half is not None, "a pair has at least one half"
+        half, scorer = av or ar, ar or av
+        assert half is not None and scorer is not None, "a pair has at least one half"
         self.contract: Contract = half.contract
+        # The half whose ū is `mean`: its baseline belongs to it.
+        self.measured: Provenance = scorer.contract.nlakit
         self._reader: Any = None
 
     @classmethod
@@ -128,11 +132,17 @@ class NLA:
         for other in contracts.values():
             _check_same(one, other, base_model)
         kinds = {role: kind_of(halves[role], contracts[role]) for role in halves}
-        role = next(iter(halves))
-        recorded = one.nlakit.subject_precision
-        if kinds[role] == "kitft":
-            recorded = kitft.precision_of(halves[role])
-        subject = load_subject(subject_of(one, recorded, base_model, precision, device))
+        recorded = {
+            role: kitft.precision_of(halves[role])
+            if kind == "kitft"
+            else contracts[role].nlakit.subject_precision
+            for role, kind in kinds.items()
+        }
+        first = next(iter(recorded.values()))
+        subject = load_subject(subject_of(one, first, base_model, precision, device))
+        if len(set(recorded.values())) > 1:
+            said = ", ".join(f"the {role.upper()} {found}" for role, found in recorded.items())
+            say(f"recorded precision: {said}; both run in {subject.config.precision}")
         means = {role: _read_mean(halves[role], contracts[role]) for role in halves}
         made: dict[str, Any] = {}
         for role, folder in halves.items():
@@ -145,8 +155,12 @@ class NLA:
                 made[role] = Verbalizer.load(subject, contract, mean, folder)
             else:
                 made[role] = Reconstructor.load(subject, contract, folder)
-        known = [mean for mean in (means.get("ar"), means.get("av")) if mean is not None]
-        return cls(subject, made.get("av"), made.get("ar"), known[0] if known else None)
+        known = [role for role in ("ar", "av") if means.get(role) is not None]
+        known.sort(key=lambda role: made[role].contract.nlakit.baseline is None)
+        nla = cls(subject, made.get("av"), made.get("ar"), means[known[0]] if known else None)
+        if known:
+            nla.measured = made[known[0]].contract.nlakit
+        return nla
 
     def explain(
         self,
@@ -198,12 +212,14 @@ class NLA:
             self._reader = sliced_decoder(self.subject.model, layer + 1)
         with torch.no_grad(), capture(self._reader, [layer]) as found:
             self._reader(input_ids=torch.tensor([ids], device=self.subject.device), use_cache=False)
-        return ids, places, found[layer][0, places].float().cpu().numpy()
+        vectors = found[layer][0, places].float()
+        check_finite(vectors, f"activations of layer {layer}", self.subject.config.precision)
+        return ids, places, vectors.cpu().numpy()
 
     def reconstruct(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Reconstructions `(n, d)` of explanations. Only their direction is trained.
 
-        Raises ContractError without an AR.
+        Raises ContractError without an AR, DataError if they are not finite.
         """
         if self.ar is None:
             raise ContractError("this folder holds no AR", do="load a pair, or the AR's folder")
@@ -222,7 +238,7 @@ class NLA:
             raise DataError(
                 "one vector a text is needed", found=f"{len(rows)} texts, {len(real)} vectors"
             )
-        if self.mean is None or self.contract.nlakit.baseline is None:
+        if self.mean is None or self.measured.baseline is None:
             raise ContractError(
                 "the pair stores no mean unit vector and no FVE baseline: scores have no floor",
                 do="nlakit import PAIR TARGET --vectors FILE computes both from raw activations",
@@ -231,7 +247,7 @@ class NLA:
 
     def _scores(self, texts: Sequence[str], real: NDArray[Any]) -> list[Score]:
         made = self.reconstruct(texts)
-        base, columns = self.contract.nlakit.baseline, [cosine(real, made)]
+        base, columns = self.measured.baseline, [cosine(real, made)]
         known = self.mean is not None and base is not None
         if self.mean is not None and base is not None:
             columns += [centred_cosine(real, made, self.mean), fve_rows(real, made, base)]

@@ -8,6 +8,7 @@ import time
 import torch
 
 from nlakit.config import SubjectConfig
+from nlakit.errors import DataError
 from nlakit.progress import say
 
 # A CPU without bfloat16 units multiplies it some hundred times slower than float32; one with them,
@@ -18,20 +19,21 @@ WIDTH, REPEATS = 256, 3
 
 def settled(config: SubjectConfig) -> SubjectConfig:
     """The settings with a definite dtype in the place of `auto`: bfloat16 where the device
-    multiplies it fast; else float16 on a GPU, and on a CPU float32."""
+    multiplies it fast, else float32. A GPU without it takes float16 under 4-bit weights, where the
+    residual stream is float32: in a stream of float16 many models overflow."""
     if config.dtype != "auto":
         return config
     from nlakit.models.subject import pick_device
 
-    dtype = _best(pick_device(config.device))
+    dtype = _best(pick_device(config.device), config.quantisation == "nf4")
     return config.model_copy(update={"dtype": dtype})
 
 
 @functools.cache
-def _best(device: torch.device) -> str:
+def _best(device: torch.device, quantised: bool) -> str:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bfloat16" if native else "float16"
+        return "bfloat16" if native else "float16" if quantised else "float32"
     try:
         slow = speed(device, torch.bfloat16) < SLOW * speed(device, torch.float32)
     except RuntimeError:
@@ -49,3 +51,13 @@ def speed(device: torch.device, dtype: torch.dtype) -> float:
         (ones @ ones)[0, 0].item()  # reading a number waits for the device
         times.append(time.perf_counter() - started)
     return 2 * WIDTH**3 / min(times[1:])
+
+
+def check_finite(values: torch.Tensor, what: str, precision: str) -> None:
+    """Raise DataError if a number is NaN or infinite."""
+    if not bool(torch.isfinite(values).all()):
+        raise DataError(
+            f"{what} are not finite",
+            found=f"precision {precision}",
+            do="use bfloat16 or float32; float16 overflows in many models",
+        )

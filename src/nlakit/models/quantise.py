@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nlakit.config import SubjectConfig
-from nlakit.errors import ConfigError
+from nlakit.errors import ConfigError, ModelError
 from nlakit.progress import say
 
 
@@ -39,6 +39,29 @@ def loading_options(config: SubjectConfig) -> dict[str, Any]:
         bnb_4bit_compute_dtype=getattr(torch, config.dtype),
     )
     return {"quantization_config": settings, "device_map": {"": "cpu"}}
+
+
+# What a 4-bit checkpoint may differ in from what is asked for.
+ASKED = ("load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant",
+         "bnb_4bit_compute_dtype")  # fmt: skip
+
+
+def check_quantisation(model: Any, config: SubjectConfig) -> None:
+    """Raise ModelError unless the loaded weights are quantised as the settings say: a checkpoint
+    that is stored quantised keeps its own way, whatever is asked for."""
+    stored = getattr(model.config, "quantization_config", None)
+    if stored is None:
+        return
+    found = stored if isinstance(stored, dict) else stored.to_dict()
+    asked = loading_options(config).get("quantization_config")
+    wanted = asked.to_dict() if asked else {}
+    if any(str(found.get(name)) != str(wanted.get(name)) for name in ASKED):
+        kind = found.get("bnb_4bit_quant_type") if found.get("load_in_4bit") else None
+        raise ModelError(
+            f"{config.model} is stored quantised, and not as the settings say",
+            found=f"{found.get('quant_method')} {kind or ''}".strip(),
+            do="name the checkpoint in full precision and set subject.quantisation: nf4",
+        )
 
 
 def prepare(model: Any, config: SubjectConfig) -> None:

@@ -15,9 +15,10 @@ from torch import nn
 from nlakit.config import LoraConfig
 from nlakit.core.batches import batches_by_length, padded
 from nlakit.core.contract import FILE, Contract
-from nlakit.core.prompts import check_suffix, encode
+from nlakit.core.prompts import check_room, check_suffix, encode
 from nlakit.errors import ContractError
 from nlakit.models.lora import read_tensors
+from nlakit.models.precision import check_finite
 from nlakit.models.subject import Subject, sliced_decoder
 from nlakit.models.weights import adopt, load_trainable, save_trainable, saved_lora, trainable
 
@@ -50,7 +51,7 @@ class Reconstructor(nn.Module):
         self.contract, self.tokenizer, self.device = contract, subject.tokenizer, subject.device
         contract.check_width(subject.d_model, "the subject")
         contract.check_tokenizer(subject.tokenizer)
-        self.suffix = contract.tokens.critic_suffix_ids
+        self.suffix, self.precision = contract.tokens.critic_suffix_ids, subject.config.precision
         blocks = sliced_decoder(subject.model, contract.ar_blocks)
         self.decoder: Any = trainable(blocks, lora, seed)
         self.head = nn.Linear(subject.d_model, subject.d_model, bias=False, device=self.device)
@@ -59,10 +60,12 @@ class Reconstructor(nn.Module):
     def encode(self, explanation: str, max_tokens: int) -> list[int]:
         """Prompt ids of an explanation; a long explanation is cut, never the suffix.
 
-        Raises ContractError if the ids do not end in the suffix of the contract.
+        Raises ContractError if the ids do not end in the suffix of the contract, ConfigError if
+        `max_tokens` leave no room for more than the suffix.
         """
         ids = encode(self.tokenizer, self.contract.ar_prompt(explanation.strip()), special=True)
         check_suffix(ids, self.suffix)
+        check_room(max_tokens, len(self.suffix), "the suffix of the AR prompt")
         if len(ids) > max_tokens:
             ids = ids[: max_tokens - len(self.suffix)] + list(self.suffix)
         return ids
@@ -80,12 +83,17 @@ class Reconstructor(nn.Module):
     def reconstruct(
         self, texts: Sequence[str], *, tokens_per_batch: int = 2048, max_tokens: int | None = None
     ) -> NDArray[np.float32]:
-        """Reconstructions `(n, d)` of n explanations, in their order."""
+        """Reconstructions `(n, d)` of n explanations, in their order.
+
+        Raises DataError if a number of them is not finite.
+        """
         limit = max_tokens or self.contract.nlakit.max_tokens
         rows = [self.encode(text, limit) for text in texts]
         made = np.zeros((len(rows), self.contract.d_model), dtype=np.float32)
         for picked in batches_by_length([len(row) for row in rows], tokens_per_batch):
-            made[picked] = self([rows[row] for row in picked]).cpu().numpy()
+            found = self([rows[row] for row in picked])
+            check_finite(found, "reconstructions", self.precision)
+            made[picked] = found.cpu().numpy()
         return made
 
     def save(self, folder: Path, head_dtype: torch.dtype = torch.bfloat16) -> None:

@@ -24,6 +24,7 @@ from nlakit.models.families import (
     TESTED,
     LastStream,
     active_stream,
+    check_direction,
     check_weights,
     is_tested,
     load_causal_lm,
@@ -31,7 +32,7 @@ from nlakit.models.families import (
 )
 from nlakit.models.head import head_of
 from nlakit.models.precision import settled
-from nlakit.models.quantise import loading_options, prepare
+from nlakit.models.quantise import check_quantisation, loading_options, prepare
 
 
 def pick_device(name: str) -> torch.device:
@@ -147,6 +148,7 @@ def load_subject(config: SubjectConfig) -> Subject:
     Raises ModelError if it cannot be found, lacks weights, or has no block K.
     """
     from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
     config = settled(config)
@@ -166,7 +168,9 @@ def load_subject(config: SubjectConfig) -> Subject:
         model, info = load_causal_lm(
             source, getattr(torch, config.dtype), **loading_options(config), **options
         )
-    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, StrictDataclassError, SafetensorError
+    ) as error:  # fmt: skip
         raise ModelError(
             f"cannot load the subject {config.model}",
             found=first_line(error),
@@ -174,12 +178,8 @@ def load_subject(config: SubjectConfig) -> Subject:
         ) from error
     check_weights(config.model, info)
     device = pick_device(config.device)
-    if getattr(model, "is_quantized", False) and config.quantisation is None:
-        raise ModelError(
-            f"{config.model} is stored quantised",
-            found=str(model.config.quantization_config.quant_method),
-            do="name the checkpoint in full precision and set subject.quantisation: nf4",
-        )
+    check_quantisation(model, config)
+    check_direction(config.model, model)
     prepare(model, config)
     model.to(device).eval().requires_grad_(False)
     if not is_tested(model):

@@ -16,7 +16,7 @@ from nlakit.config import LoraConfig
 from nlakit.core.batches import batches_by_length
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.injection import inject, marker_rows
-from nlakit.core.prompts import encode
+from nlakit.core.prompts import check_room, encode
 from nlakit.errors import ContractError, DataError
 from nlakit.models.decode import Decoding, decode
 from nlakit.models.head import head_of
@@ -105,11 +105,16 @@ class Verbalizer(nn.Module):
 
     def response_ids(self, explanation: str, max_tokens: int) -> list[int]:
         """Token ids that follow the prompt: the explanation (behind the opening tag, where the AV
-        writes that itself), cut if long, and the closing tag."""
+        writes that itself), cut if long, and the closing tag.
+
+        Raises ConfigError if `max_tokens` leave no room between the prompt and the tag.
+        """
+        taken = len(self.prompt) + len(self.close)
+        check_room(max_tokens, taken, "the AV prompt and the closing tag")
         # Encoded apart, so that the tag never merges with the text before it.
         text = self.contract.nlakit.av_open + explanation.strip()
         ids = encode(self.tokenizer, text, special=False)
-        return ids[: max_tokens - len(self.prompt) - len(self.close)] + self.close
+        return ids[: max_tokens - taken] + self.close
 
     def nll(
         self, injected: torch.Tensor | None, responses: Sequence[Sequence[int]]

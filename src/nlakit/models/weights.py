@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from nlakit.models.lora import (
     read_tensors,
     save_adapter,
 )
+from nlakit.progress import say
 from nlakit.rundir import file_sha256
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -115,7 +116,24 @@ def adopt(module: Any, contract: Contract, folder: Path) -> None:
             else "give lora: {r: ..., alpha: ...} of the adapters",
         )
     load_trainable(module, folder)
+    for name, mine, theirs in _differences(contract, other):
+        say(f"{folder} was trained with another {name}: {theirs!r}, and goes on with {mine!r}")
     contract.nlakit.parent = f"{folder.name}:{file_sha256(folder / file)}"
+
+
+def _differences(mine: Contract, theirs: Contract) -> Iterator[tuple[str, Any, Any]]:
+    """Where two contracts feed a half otherwise: what differs, with both values."""
+    role = mine.nlakit.role
+    prompts = [getattr(one.prompt_templates, role) for one in (mine, theirs)]
+    markers = [one.tokens.injection_char for one in (mine, theirs)]
+    centrings = [one.nlakit.centring for one in (mine, theirs)]
+    scales = [round(one.extraction.injection_scale or 0, 2) for one in (mine, theirs)]
+    found = {"prompt": prompts}
+    if role == "av":
+        found |= {"marker": markers, "centring": centrings, "injection scale": scales}
+    for name, (own, other) in found.items():
+        if own != other:
+            yield name, own, other
 
 
 @torch.no_grad()

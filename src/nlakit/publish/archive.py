@@ -8,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
+from markupsafe import escape
 
 from nlakit.core.contract import FILE, table_sidecar
 from nlakit.errors import ConfigError, DataError, RunError
@@ -84,7 +85,7 @@ def _clean_report(page: Path, cut: Mapping[str, str]) -> bool:
         return False
     text = before = page.read_text(encoding="utf-8")
     for local in sorted(cut, key=len, reverse=True):
-        text = text.replace(local, cut[local])
+        text = text.replace(str(escape(local)), str(escape(cut[local])))
     if len(home := str(Path.home())) > 1 and home in text:
         page.unlink()
         return True

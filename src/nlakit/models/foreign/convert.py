@@ -34,18 +34,14 @@ def import_pair(
     """Store a pair of any format as ours in `target/av` and `target/ar`; options are `NLA.load`'s.
 
     vectors: raw activations `(n, d)` of the layer; ū, the FVE baseline and the mean norm are
-    computed from them. Raises DataError if the target is not empty, ContractError as `NLA.load`.
+    computed from them. Raises DataError if the target is not empty or vectors have no spread,
+    ContractError as `NLA.load`.
     """
     check_new(target)
     nla = NLA.load(sources, **options)
-    mean, base = nla.mean, nla.contract.nlakit.baseline
-    origin = nla.contract.nlakit.baseline_source
-    norm = nla.contract.nlakit.activation_norm
     if vectors is not None:
         nla.contract.check_width(vectors.shape[1], "the vectors")
-        mean = mean_unit(vectors)
-        base, origin = baseline(vectors, mean), f"{len(vectors)} rows of {source_of_vectors}"
-        norm = float(np.linalg.norm(vectors.astype(np.float64), axis=1).mean())
+        _measure(nla, vectors, source_of_vectors)
     if vectors is not None and nla.av is not None and nla.av.contract.nlakit.centring != "none":
         raise ContractError(
             "a centred AV keeps the mean it was trained with", do="leave out --vectors"
@@ -54,9 +50,8 @@ def import_pair(
     for role, half in (("av", nla.av), ("ar", nla.ar)):
         if half is None:
             continue
-        record = half.contract.nlakit
-        record.baseline, record.baseline_source, record.activation_norm = base, origin, norm
-        record.mean_unit_file = None if mean is None else MEAN_FILE
+        record, mean = half.contract.nlakit, _own_mean(nla, half)
+        record.revision = nla.subject.config.revision
         record.embedding_norm = nla.subject.embedding_norm()
         record.subject_precision = nla.subject.config.precision
         half.contract.extraction.base_model = nla.subject.config.model
@@ -68,9 +63,38 @@ def import_pair(
             if mean is not None:
                 save_file({"mean_unit": np.asarray(mean, np.float32)}, target / role / MEAN_FILE)
         said.append(f"{role.upper()} in {target / role}")
-    if mean is None:
+    if nla.mean is None:
         said.append("no mean unit vector: FVE and centred cosine need --vectors")
     return said
+
+
+def _measure(nla: NLA, vectors: NDArray[Any], source: str) -> None:
+    """Take ū, baseline and mean norm of raw activations for the pair's."""
+    mean = mean_unit(vectors) if len(vectors) else None
+    base = 0.0 if mean is None else baseline(vectors, mean)
+    if not base > 0:
+        raise DataError(
+            "no FVE baseline can be taken from these vectors",
+            found=f"{len(vectors)} rows" + (" of one direction" if len(vectors) > 1 else ""),
+            do="give raw activations of some hundred rows",
+        )
+    nla.mean, record = mean, nla.measured
+    record.baseline, record.baseline_source = base, f"{len(vectors)} rows of {source}"
+    record.activation_norm = float(np.linalg.norm(vectors.astype(np.float64), axis=1).mean())
+
+
+def _own_mean(nla: NLA, half: Verbalizer | Reconstructor) -> NDArray[Any] | None:
+    """ū to store beside a half, whose record is made to fit: a centred AV keeps what it was
+    trained with; any other half gets the pair's, with the baseline that belongs to it."""
+    record, known = half.contract.nlakit, nla.measured
+    if isinstance(half, Verbalizer) and record.centring != "none":
+        mean: Any = half.mean.cpu().numpy()
+    else:
+        mean = nla.mean
+        record.baseline, record.baseline_source = known.baseline, known.baseline_source
+        record.activation_norm = known.activation_norm
+    record.mean_unit_file = None if mean is None else MEAN_FILE
+    return mean
 
 
 def export_pair(nla: NLA, target: Path, form: Format, allow_centring: bool = False) -> list[str]:
@@ -100,11 +124,10 @@ def export_pair(nla: NLA, target: Path, form: Format, allow_centring: bool = Fal
 def _write(
     nla: NLA, role: str, half: Verbalizer | Reconstructor, folder: Path, form: Format
 ) -> str:
-    if nla.mean is not None:
-        half.contract.nlakit.mean_unit_file = MEAN_FILE
+    mean = _own_mean(nla, half)
     dtype = WRITERS[form](nla.subject, half, folder)
-    if nla.mean is not None:
-        save_file({"mean_unit": np.asarray(nla.mean, np.float32)}, folder / MEAN_FILE)
+    if mean is not None:
+        save_file({"mean_unit": np.asarray(mean, np.float32)}, folder / MEAN_FILE)
     return f"{role.upper()} in {folder}, {dtype}"
 
 

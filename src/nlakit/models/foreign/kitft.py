@@ -30,11 +30,14 @@ HEAD_FILE = "value_head.safetensors"
 BLOCK = re.compile(r"(?:layers|h|blocks)\.(\d+)\.")
 # Tables with a share for each block: the axis that the blocks lie along.
 PER_LAYER = {"embed_tokens_per_layer.weight": 1, "per_layer_model_projection.weight": 0}
-SAME = (
-    "model_type", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
-    "head_dim", "vocab_size", "rope_parameters", "sliding_window", "hidden_activation",
-    "hidden_act", "rms_norm_eps", "final_logit_softcapping", "attn_logit_softcapping",
-)  # fmt: skip
+# Settings that do not change what the blocks compute, or that say how many blocks there are.
+FREE = re.compile(
+    r"_.*|architectures|.*dtype|transformers_version|.*use_cache|.*token_ids?|.*drop(out|).*|pdrop|"
+    r"output_.*|return_dict|tie_word_embeddings|.*name_or_path|initializer_range|id2label|label2id|"
+    r"problem_type|chunk_size_feed_forward|is_encoder_decoder|quantization_config|task_.*|"
+    r"num_hidden_layers|n_layer|num_kv_shared_layers|max_window_layers|auto_map|"
+    r"max_position_embeddings|n_positions|n_ctx"
+)
 
 
 def text_config(folder: Path) -> Any:
@@ -128,9 +131,8 @@ def _check_ids(prompt: str, theirs: Any, ours: Any, folder: Path) -> None:
 def _check_settings(config: Any, subject: Subject, blocks: int, folder: Path) -> None:
     base = subject.model.config.get_text_config()
     theirs, ours = config.to_dict(), base.to_dict()
-    pairs = {name: (theirs.get(name), ours.get(name)) for name in SAME}
-    types = ours.get("layer_types")
-    pairs["layer_types"] = (theirs.get("layer_types"), types[:blocks] if types else types)
+    names = [name for name in theirs.keys() & ours.keys() if not FREE.fullmatch(name)]
+    pairs = {name: (theirs[name], _first(ours[name], base, blocks)) for name in sorted(names)}
     if ours.get("num_kv_shared_layers"):
         pairs["num_kv_shared_layers"] = theirs.get("num_kv_shared_layers"), _shared(base, blocks)
     for name, (found, wanted) in pairs.items():
@@ -140,6 +142,15 @@ def _check_settings(config: Any, subject: Subject, blocks: int, folder: Path) ->
                 found=f"{name} is {found}, not {wanted}",
                 do="name the model it was made from with --base-model",
             )
+
+
+def _first(value: Any, config: Any, blocks: int) -> Any:
+    """A setting of the first `blocks` blocks, where it is a list with one entry a block, or names
+    blocks by their numbers."""
+    if isinstance(value, dict) and all(str(key).isdecimal() for key in value):
+        return {key: one for key, one in value.items() if int(key) < blocks}
+    a_block = isinstance(value, list | tuple) and len(value) == config.num_hidden_layers
+    return value[:blocks] if a_block else value
 
 
 def _shared(config: Any, blocks: int) -> int:

@@ -148,7 +148,10 @@ def read_head(file: Path) -> dict[str, torch.Tensor]:
     state = {"weight": found} if isinstance(found, torch.Tensor) else found
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise ContractError(f"{file} holds no state of a linear layer", found=type(found).__name__)
-    return {str(name).rpartition(".")[2]: tensor for name, tensor in state.items()}
+    made = {str(name).rpartition(".")[2]: tensor for name, tensor in state.items()}
+    if len(made) < len(state):
+        raise ContractError(f"{file} holds more than one layer", found=", ".join(map(str, state)))
+    return made
 
 
 def write(subject: Subject, half: Verbalizer | Reconstructor, folder: Path) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import TemplateError
 
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.prompts import encode, suffix_ids
@@ -21,6 +20,7 @@ from nlakit.errors import ContractError, first_line
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 NEW_TOKENS = 200  # what the reference allows an explanation
+MAX_TOKENS = 512  # of a prompt with its text; the reference does not cut, and its texts are shorter
 
 
 def unescaped(template: str) -> str:
@@ -53,7 +53,7 @@ def whole_prompt(content: str, marker: str, tokenizer: Any, chat: bool) -> str:
     turns = [{"role": "user", "content": content}]
     try:
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    except (TemplateError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the file's own template does
         raise ContractError(
             "the chat template of the foreign AV cannot be filled in", found=first_line(error)
         ) from error
@@ -103,6 +103,7 @@ def completed(
     if not ours:
         record.av_open = "" if templates.av.rstrip().endswith(OPEN) else f"{OPEN}\n"
         record.av_close, record.max_new_tokens = CLOSE, NEW_TOKENS
+        record.max_tokens = MAX_TOKENS
     if record.centred_scale is not None:
         made.extraction.injection_scale, record.centred_scale = record.centred_scale, None
     if role == "ar":
