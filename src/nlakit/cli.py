@@ -29,6 +29,7 @@ from nlakit import (
     cli_probe,
     pipeline,
 )
+from nlakit.cli_files import ArBlocks, BaseModel, Device, Other, Pair, Precision, load_pair
 from nlakit.cli_options import Out, Sets, Target, guarded, resolve
 from nlakit.config import RunConfig, dump_config
 from nlakit.errors import ConfigError, LimitReached, NlakitError
@@ -45,7 +46,6 @@ console = Console(highlight=False)
 Redo = Annotated[
     list[str] | None, typer.Option("--redo", metavar="STAGE", help="replace a stage's result")
 ]
-PairPath = Annotated[str, typer.Argument(metavar="PAIR", help="run or pair folder, or `demo`")]
 Format = Annotated[str, typer.Option("--format", help="table or jsonl")]
 Save = Annotated[Path | None, typer.Option("--save", help="write to this file (.jsonl, .parquet)")]
 
@@ -177,7 +177,7 @@ def doctor() -> None:
 
 @app.command()
 def explain(
-    pair: PairPath,
+    pair: Pair,
     text: Annotated[str | None, typer.Argument()] = None,
     position: Annotated[
         list[int] | None, typer.Option("--position", "-p", help="token index, may be negative")
@@ -186,32 +186,40 @@ def explain(
     vectors: Annotated[Path | None, typer.Option(help="Parquet or .npy of raw vectors")] = None,
     format: Format = "table",
     save: Save = None,
+    other: Other = None,
+    base_model: BaseModel = None,
+    precision: Precision = None,
+    ar_blocks: ArBlocks = None,
+    device: Device = "auto",
 ) -> None:
     """Put activations into words: of a text at positions, or raw vectors from a file."""
-    from nlakit.models.nla import NLA
-
     if (text is None) == (vectors is None):
         raise ConfigError("give a text or --vectors", found="both" if text else "neither")
     what = read_vectors(vectors) if vectors else text
-    found = NLA.load(pair).explain(what, "all" if every else position or "last")  # type: ignore[arg-type]
+    nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
+    found = nla.explain(what, "all" if every else position or "last")  # type: ignore[arg-type]
     emit(found.as_dicts(), format, save)
 
 
 @app.command()
 def reconstruct(
-    pair: PairPath,
+    pair: Pair,
     texts: Annotated[list[str] | None, typer.Argument()] = None,
     file: Annotated[Path | None, typer.Option(help="one explanation a line")] = None,
     format: Format = "jsonl",
     save: Save = None,
+    other: Other = None,
+    base_model: BaseModel = None,
+    precision: Precision = None,
+    ar_blocks: ArBlocks = None,
+    device: Device = "auto",
 ) -> None:
     """Turn explanations into vectors."""
-    from nlakit.models.nla import NLA
-
     rows = read_lines(file) if file else list(texts or [])
     if not rows:
         raise ConfigError("give explanations, or --file")
-    made = NLA.load(pair).reconstruct(rows)
+    nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
+    made = nla.reconstruct(rows)
     records = [
         {"explanation": text, "activation_vector": vector.tolist()}
         for text, vector in zip(rows, made, strict=True)
@@ -221,19 +229,22 @@ def reconstruct(
 
 @app.command()
 def score(
-    pair: PairPath,
+    pair: Pair,
     vectors: Annotated[Path, typer.Option(help="Parquet or .npy of raw vectors, a row a text")],
     texts: Annotated[list[str] | None, typer.Argument()] = None,
     file: Annotated[Path | None, typer.Option(help="one explanation a line")] = None,
     format: Format = "table",
     save: Save = None,
+    other: Other = None,
+    base_model: BaseModel = None,
+    precision: Precision = None,
+    ar_blocks: ArBlocks = None,
+    device: Device = "auto",
 ) -> None:
     """Score explanations against vectors, with the empty text as floor beside each."""
-    from nlakit.models.nla import NLA
-
     rows = read_lines(file) if file else list(texts or [])
     real = read_vectors(vectors)
-    nla = NLA.load(pair)
+    nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
     found = nla.score(rows, real)
     floors = nla.score([""] * len(rows), real)
     records = [

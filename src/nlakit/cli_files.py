@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 from rich.console import Console
 
 from nlakit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nlakit.models.nla import NLA
 
 console = Console(highlight=False)
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="folder, hub id, or Parquet file")]
@@ -35,6 +38,23 @@ Centring = Annotated[
     bool, typer.Option("--allow-centring", help="write an AV that other tools cannot feed")
 ]
 Tables = Annotated[bool, typer.Option("--tables", help="write a run's tables, not its pair")]
+
+
+def load_pair(
+    pair: str,
+    other: str | None,
+    base_model: str | None,
+    precision: str | None,
+    ar_blocks: int | None,
+    device: str,
+) -> NLA:
+    """The pair, or half, that a command was given, with its other half if that lies elsewhere."""
+    from nlakit.models.nla import NLA
+
+    return NLA.load(
+        [pair, other] if other else pair,
+        base_model=base_model, precision=precision, ar_blocks=ar_blocks, device=device,
+    )  # fmt: skip
 
 
 def import_(

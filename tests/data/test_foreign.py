@@ -16,7 +16,7 @@ from nlakit.core.contract import read_contract, table_sidecar
 from nlakit.data import foreign
 from nlakit.data.foreign import export_tables, import_tables
 from nlakit.data.tables import MEAN_FILE, shape
-from nlakit.errors import ConfigError, DataError
+from nlakit.errors import ConfigError, ContractError, DataError
 from nlakit.models.lora import read_tensors
 from nlakit.parquet import matrix, read_table, vector_array, write_table
 from nlakit.rundir import RunDir
@@ -139,6 +139,45 @@ def test_bad_tables_are_refused(
     with pytest.raises(DataError, match=says):
         import_tables(tmp_path / "out", tmp_path / "back", None, "float32")
     assert not (tmp_path / "back").exists()
+
+
+def with_layer(table: pa.Table) -> pa.Table:
+    at = table.column_names.index("activation_layer")
+    return table.set_column(at, "activation_layer", pa.array([3] * table.num_rows))
+
+
+def test_tables_of_other_activations_are_refused(run: Path, tmp_path: Path) -> None:
+    """By the column, whatever the sidecar says; and by the sidecars, which must agree."""
+    export_tables(run, tmp_path / "out")
+    file = tmp_path / "out" / "av_sft.parquet"
+    plain = read_table(file)
+    write_table(file, with_layer(plain))
+    with pytest.raises(ContractError, match="another layer than its sidecar.*'3'"):
+        import_tables(tmp_path / "out", tmp_path / "back", None, "float32")
+    write_table(file, plain)
+    sidecar = table_sidecar(file)
+    written = sidecar.read_text(encoding="utf-8")
+    for name, value in (("layer_index", 0), ("base_model", "some/other")):
+        data = yaml.safe_load(written)
+        data["extraction"][name] = value
+        sidecar.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
+        with pytest.raises(ContractError, match="ar_sft and av_sft differ in their"):
+            import_tables(tmp_path / "out", tmp_path / "back", None, "float32")
+
+
+def test_tables_of_other_types_are_joined(run: Path, tmp_path: Path) -> None:
+    """Plain lists, missing and unknown counts: the imported tables have one schema."""
+    export_tables(run, tmp_path / "out")
+    av, ar = tmp_path / "out" / "av_sft.parquet", tmp_path / "out" / "ar_sft.parquet"
+    table = read_table(av).drop_columns(["n_raw_tokens", "activation_vector"])
+    lists = pa.array(matrix(read_table(av)).tolist(), pa.list_(pa.float64()))
+    write_table(av, table.append_column("activation_vector", lists))
+    table = read_table(ar).drop_columns(["n_raw_tokens"])
+    write_table(ar, table.append_column("n_raw_tokens", pa.array([None, 9], pa.int64())))
+    import_tables(tmp_path / "out", tmp_path / "back", None, "float32")
+    made = [read_table(tmp_path / "back" / f"{part}.parquet") for part in PARTS]
+    assert len({str(table.schema.remove_metadata()) for table in made}) == 1
+    assert made[1]["n_raw_tokens"].to_pylist() == [0, 9]
 
 
 def test_rl_rows_need_no_explanation(run: Path, tmp_path: Path) -> None:

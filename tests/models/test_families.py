@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from transformers import (
 )
 
 from nlakit.config import SubjectConfig
-from nlakit.errors import ContractError, DataError, ModelError
+from nlakit.errors import ConfigError, ContractError, DataError, ModelError
 from nlakit.models.decode import Decoding, decode
 from nlakit.models.families import check_weights, is_tested, load_causal_lm
 from nlakit.models.head import head_of
+from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import (
     blocks_of,
@@ -294,6 +296,77 @@ def test_long_explanations_keep_the_suffix(toy_subject: Any) -> None:
     ids = ar.encode("x" * 500, 80)
     assert len(ids) == 80
     assert ids[-len(ar.suffix) :] == ar.suffix
+
+
+def test_no_room_for_text_is_told(toy_subject: Any) -> None:
+    subject = toy_subject()
+    ar = Reconstructor(subject, build_contract(subject), SMALL_LORA, 0)
+    with pytest.raises(ConfigError, match=f"take {len(ar.suffix)}"):
+        ar.encode("x" * 500, len(ar.suffix))
+    av = Verbalizer(subject, build_contract(subject), np.zeros(D), SMALL_LORA, 0)
+    taken = len(av.prompt) + len(av.close)
+    with pytest.raises(ConfigError, match=f"take {taken}"):
+        av.response_ids("x" * 500, taken)
+    assert len(av.response_ids("x" * 500, taken + 1)) == 1 + len(av.close)
+
+
+def test_numbers_that_are_none_are_told(toy_subject: Any, vectors: np.ndarray) -> None:
+    subject = toy_subject()
+    ar = Reconstructor(subject, build_contract(subject), SMALL_LORA, 0)
+    av = Verbalizer(subject, build_contract(subject), np.zeros(D), SMALL_LORA, 0).eval()
+    with torch.no_grad():
+        ar.head.weight[0] = torch.nan
+        subject.model.get_input_embeddings().weight.fill_(torch.inf)
+    with pytest.raises(DataError, match="reconstructions are not finite"):
+        ar.reconstruct(["x"])
+    with pytest.raises(DataError, match="verbalizer's outputs are not finite"):
+        av.explain(vectors[:1])
+    nla = NLA(subject, av, ar, None)
+    with pytest.raises(DataError, match="activations of layer 1 are not finite"):
+        nla.activations("some text")
+
+
+def edited_copy(source: Path, target: Path, **settings: Any) -> Path:
+    """A copy of a saved model with other settings."""
+    shutil.copytree(source, target)
+    file = target / "config.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(data | settings), encoding="utf-8")
+    return target
+
+
+def subject_at(folder: Path) -> Any:
+    settings = {"model": str(folder), "dtype": "float32", "device": "cpu", "layer": 1}
+    return load_subject(SubjectConfig.model_validate(settings))
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [("llama", ["attention_dropout"]), ("gpt_neox", ["attention_dropout", "hidden_dropout"])],
+)
+def test_nothing_drops_out_in_training(
+    toy_folder: Any, tmp_path: Path, family: str, names: list[str]
+) -> None:
+    """Blocks keep these as numbers, not as layers."""
+    folder = edited_copy(toy_folder(family), tmp_path / "m", **dict.fromkeys(names, 0.5))
+    model = subject_at(folder).model.train()
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def test_a_model_that_looks_ahead_is_refused(toy_folder: Any, tmp_path: Path) -> None:
+    folder = edited_copy(toy_folder("gemma3"), tmp_path / "m", use_bidirectional_attention=True)
+    with pytest.raises(ModelError, match="see what follows them"):
+        subject_at(folder)
+
+
+def test_half_a_download_is_told(toy_folder: Any, tmp_path: Path) -> None:
+    folder = edited_copy(toy_folder("gemma3"), tmp_path / "m")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ModelError, match="cannot load the subject"):
+        subject_at(folder)
 
 
 def test_width_and_layer_errors(toy_subject: Any, toy_folder: Any) -> None:

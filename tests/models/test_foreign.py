@@ -17,15 +17,19 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from nlakit import cli_files
+from nlakit.config import SubjectConfig
+from nlakit.core.contract import read_contract
 from nlakit.core.metrics import cosine
 from nlakit.core.prompts import encode
 from nlakit.errors import ConfigError, ContractError, DataError, ModelError
 from nlakit.models.foreign.convert import export_pair, import_pair
 from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
+from nlakit.models.subject import load_subject
 from nlakit.models.verbalizer import Verbalizer
-from tests.conftest import SMALL_LORA, D, build_contract
+from tests.conftest import SMALL_LORA, D, build_contract, toy_tokenizer
 from tests.hubserver import running
+from tests.models.test_families import wrapped
 from tests.reader_kitft import ReferenceAR, ReferenceAV
 
 TEXTS = ["", "one", "a longer {text} with braces", "two\nlines"]
@@ -164,6 +168,27 @@ def test_adapters_load_over_the_plain_base_with_peft(toy_subject: Any, tmp_path:
     assert {n.split(".")[4] for n, _ in model.named_parameters() if "lora" in n} == {"0", "1"}
 
 
+@pytest.mark.parametrize("family", ["gemma3", "gemma4"])
+def test_adapters_load_over_a_multimodal_base_with_peft(family: str, tmp_path: Path) -> None:
+    """The recipe's own model is one: there, the text model lies inside a wrapper."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    wrapped(family).save_pretrained(tmp_path / "base")
+    toy_tokenizer().save_pretrained(tmp_path / "base")
+    settings = {"model": str(tmp_path / "base"), "layer": 1, "device": "cpu", "dtype": "float32"}
+    subject = load_subject(SubjectConfig.model_validate(settings))
+    av = Verbalizer(subject, build_contract(subject, centring="none"), None, SMALL_LORA, 1).eval()
+    shaken(av)
+    export_pair(NLA(subject, av, None, None), tmp_path / "out", "peft")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    model: Any = PeftModel.from_pretrained(base, tmp_path / "out" / "av").eval()
+    ids = torch.arange(5, 12)[None]
+    with torch.no_grad():
+        found = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        assert torch.allclose(found, av.model(input_ids=ids).logits, atol=1e-5)
+
+
 def test_a_pair_without_our_block(reference: Path, vectors: np.ndarray, tmp_path: Path) -> None:
     """A foreign pair explains; scores that need a baseline say so until vectors are given."""
     nla = NLA.load(reference, device="cpu")
@@ -248,6 +273,93 @@ def test_centred_pairs(toy_subject: Any, vectors: np.ndarray, tmp_path: Path) ->
     (tmp_path / "a" / "av" / "mean_unit.safetensors").unlink()
     with pytest.raises(ContractError, match="mean_unit"):
         NLA.load(tmp_path / "a", device="cpu")
+
+
+def test_halves_of_two_runs_keep_what_they_were_trained_with(
+    toy_subject: Any, vectors: np.ndarray, tmp_path: Path
+) -> None:
+    """Each run has a mean and a baseline of its own; a centred AV is fed by its own mean."""
+    for name, mean, base in (("a", 0.02, 0.5), ("b", 0.1, 0.9)):
+        made = pair(toy_subject, "llama", centring="mean_unit", baseline=base)
+        assert made.av is not None
+        made.mean = np.full(D, mean)
+        made.av.mean.fill_(mean)
+        export_pair(made, tmp_path / name, "peft", allow_centring=True)
+    texts = NLA.load(tmp_path / "a" / "av", device="cpu").explain(vectors)
+    halves = [tmp_path / "a" / "av", tmp_path / "b" / "ar"]
+    joined = NLA.load(halves, device="cpu")
+    assert joined.mean is not None and np.allclose(joined.mean, 0.1)
+    assert joined.measured.baseline == 0.9
+    import_pair(halves, tmp_path / "c", device="cpu")
+    again = NLA.load(tmp_path / "c", device="cpu")
+    assert [one.explanation for one in again.explain(vectors)] == [t.explanation for t in texts]
+    assert again.av is not None and again.ar is not None
+    for half, mean, base in ((again.av, 0.02, 0.5), (again.ar, 0.1, 0.9)):
+        folder = tmp_path / "c" / half.contract.nlakit.role
+        assert np.allclose(load_file(folder / "mean_unit.safetensors")["mean_unit"], mean)
+        assert half.contract.nlakit.baseline == base
+
+
+def test_a_pair_is_scored_by_the_half_that_stores_a_baseline(
+    toy_subject: Any, reference: Path, vectors: np.ndarray, tmp_path: Path
+) -> None:
+    """Another project's AV stores none; the AR's stands."""
+    export_pair(pair(toy_subject, "llama"), tmp_path / "ours", "peft")
+    nla = NLA.load([reference / "av", tmp_path / "ours" / "ar"], device="cpu")
+    assert nla.score(["x"], vectors[:1])[0].fve is not None
+    import_pair([reference / "av", tmp_path / "ours" / "ar"], tmp_path / "c", device="cpu")
+    assert read_contract(tmp_path / "c" / "ar").nlakit.baseline == 0.5
+
+
+def test_two_precisions_are_told(
+    toy_subject: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_pair(pair(toy_subject, "llama"), tmp_path / "a", "peft")
+
+    def other(data: dict[str, Any]) -> None:
+        data["nlakit"]["subject_precision"] = "bfloat16"
+
+    edit(tmp_path / "a" / "ar" / "nla_meta.yaml", other)
+    NLA.load(tmp_path / "a", device="cpu")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the AV float32, the AR bfloat16; both run in float32" in said
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_vectors_without_spread_are_no_baseline(
+    reference: Path, vectors: np.ndarray, tmp_path: Path, rows: int
+) -> None:
+    with pytest.raises(DataError, match=f"{rows} rows"):
+        import_pair([reference], tmp_path / "ours", vectors[:rows], "v.npy", device="cpu")
+    assert not (tmp_path / "ours").exists()
+
+
+def test_another_setting_of_the_blocks_is_refused(toy_subject: Any, tmp_path: Path) -> None:
+    export_pair(pair(toy_subject, "gemma3"), tmp_path / "a", "kitft")
+    file = tmp_path / "a" / "av" / "config.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(data | {"query_pre_attn_scalar": 4}), encoding="utf-8")
+    with pytest.raises(ContractError, match="query_pre_attn_scalar is 4, not 256"):
+        NLA.load(tmp_path / "a" / "av", device="cpu")
+
+
+def test_a_head_of_two_layers_is_refused(card: Path) -> None:
+    layer = torch.load(card / "ar" / "linear_head.pt", weights_only=True)
+    both = {f"{at}.{name}": tensor for at in (0, 2) for name, tensor in layer.items()}
+    torch.save(both, card / "ar" / "linear_head.pt")
+    with pytest.raises(ContractError, match="more than one layer"):
+        NLA.load(card, device="cpu")
+
+
+def test_a_template_that_fails_is_told(reference: Path) -> None:
+    file = reference / "av" / "chat_template.jinja"
+    file.write_text("{{ 1 / 0 }}", encoding="utf-8")
+    with pytest.raises(ContractError, match="cannot be filled in; found: division by zero"):
+        NLA.load(reference / "av", device="cpu")
+
+
+def test_texts_of_others_are_not_cut_shorter_than_they_write(reference: Path) -> None:
+    assert NLA.load(reference, device="cpu").contract.nlakit.max_tokens == 512
 
 
 def test_a_head_with_a_bias(card: Path, tmp_path: Path) -> None:

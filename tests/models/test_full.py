@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,23 @@ def test_save_load_adopt(
     fresh_ar.adopt(tmp_path / "ar")
     assert fresh_av.contract.nlakit.parent and fresh_av.contract.nlakit.parent.startswith("av:")
     assert np.array_equal(fresh_ar.eval().reconstruct(["x"]), back.reconstruct(["x"]))
+
+
+def test_adopting_tells_what_it_was_fed_by(
+    toy_subject: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Going on under another scale and centring is allowed, and not without a word."""
+    subject = toy_subject("llama")
+    build = partial(Verbalizer, subject, mean=np.zeros(D), lora=None, seed=0)
+    other = build(contract=build_contract(subject, centring="none"))
+    other.contract.extraction.injection_scale = 150.0
+    other.save(tmp_path / "av")
+    build(contract=build_contract(subject)).adopt(tmp_path / "av")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "another centring: 'none', and goes on with 'mean_unit'" in said
+    assert "another injection scale: 150.0" in said and "another prompt" not in said
+    build(contract=other.contract).adopt(tmp_path / "av")
+    assert capsys.readouterr().err == ""
 
 
 def test_adopting_the_other_kind_is_refused(toy_subject: Any, tmp_path: Path) -> None:

@@ -41,5 +41,16 @@ def test_quantised_weights_compute_in_what_is_fast(monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("native", "quantisation", "expected"),
+    [(True, None, "bfloat16"), (False, None, "float32"), (False, "nf4", "nf4+float16")],
+)
+def test_auto_on_a_gpu(monkeypatch, native, quantisation, expected):
+    """Without bfloat16, float16 is safe only where the residual stream is wider."""
+    monkeypatch.setattr("nlakit.models.subject.pick_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: native)
+    assert precision.settled(SubjectConfig(quantisation=quantisation)).precision == expected
+
+
 def test_speed_is_that_of_a_product():
     assert precision.speed(torch.device("cpu"), torch.float32) > 1e6

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from nlakit.calibrate import shape_of
 from nlakit.config import SubjectConfig
@@ -137,12 +138,35 @@ def test_four_bits_have_the_same_shape_to_count(nf4: Load, toy_subject: Any) -> 
     assert shape_of(nf4().model) == shape_of(toy_subject("gemma3", 1, "bfloat16").model)
 
 
-def test_a_checkpoint_that_is_stored_quantised_is_refused(nf4: Load, tmp_path: Path) -> None:
-    subject = nf4()
-    subject.model.save_pretrained(tmp_path)
-    subject.tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="stored quantised"):
-        load_subject(SubjectConfig(model=str(tmp_path), layer=1, device="cpu"))
+@pytest.mark.parametrize(
+    ("kind", "quantisation", "refused"),
+    [("nf4", None, True), ("fp4", "nf4", True), ("nf4", "nf4", False)],
+)
+def test_a_checkpoint_keeps_the_way_it_is_stored_quantised(
+    toy_folder: Any, tmp_path: Path, kind: str, quantisation: str | None, refused: bool
+) -> None:
+    """What is asked for does not change it: another way than the recorded one is refused."""
+    stored = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    source = str(toy_folder("gemma3"))
+    model = AutoModelForCausalLM.from_pretrained(
+        source, quantization_config=stored, device_map={"": "cpu"}, dtype=torch.bfloat16
+    )
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(source).save_pretrained(tmp_path)
+    config = SubjectConfig(
+        model=str(tmp_path), layer=1, device="cpu", dtype="bfloat16",
+        quantisation=quantisation,  # type: ignore[arg-type]
+    )  # fmt: skip
+    if not refused:
+        load_subject(config)
+        return
+    with pytest.raises(ModelError, match=f"stored quantised.*bitsandbytes {kind}"):
+        load_subject(config)
 
 
 def test_a_device_that_is_not_there_is_told() -> None:

@@ -56,10 +56,11 @@ def check_quantisation(model: Any, config: SubjectConfig) -> None:
     asked = loading_options(config).get("quantization_config")
     wanted = asked.to_dict() if asked else {}
     if any(str(found.get(name)) != str(wanted.get(name)) for name in ASKED):
-        kind = found.get("bnb_4bit_quant_type") if found.get("load_in_4bit") else None
+        method = getattr(found.get("quant_method"), "value", found.get("quant_method"))
+        kind = found.get("bnb_4bit_quant_type") if found.get("load_in_4bit") else ""
         raise ModelError(
             f"{config.model} is stored quantised, and not as the settings say",
-            found=f"{found.get('quant_method')} {kind or ''}".strip(),
+            found=f"{method} {kind}".strip(),
             do="name the checkpoint in full precision and set subject.quantisation: nf4",
         )
 

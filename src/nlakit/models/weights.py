@@ -127,7 +127,7 @@ def _differences(mine: Contract, theirs: Contract) -> Iterator[tuple[str, Any, A
     prompts = [getattr(one.prompt_templates, role) for one in (mine, theirs)]
     markers = [one.tokens.injection_char for one in (mine, theirs)]
     centrings = [one.nlakit.centring for one in (mine, theirs)]
-    scales = [round(one.extraction.injection_scale or 0, 2) for one in (mine, theirs)]
+    scales = [round(one.scaling.scale or 0, 2) for one in (mine, theirs)]
     found = {"prompt": prompts}
     if role == "av":
         found |= {"marker": markers, "centring": centrings, "injection scale": scales}

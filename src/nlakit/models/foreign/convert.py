@@ -78,7 +78,7 @@ def _measure(nla: NLA, vectors: NDArray[Any], source: str) -> None:
             found=f"{len(vectors)} rows" + (" of one direction" if len(vectors) > 1 else ""),
             do="give raw activations of some hundred rows",
         )
-    nla.mean, record = mean, nla.measured
+    nla.mean, record = np.asarray(mean, dtype=np.float64), nla.measured
     record.baseline, record.baseline_source = base, f"{len(vectors)} rows of {source}"
     record.activation_norm = float(np.linalg.norm(vectors.astype(np.float64), axis=1).mean())
 
@@ -125,6 +125,8 @@ def _write(
     nla: NLA, role: str, half: Verbalizer | Reconstructor, folder: Path, form: Format
 ) -> str:
     mean = _own_mean(nla, half)
+    half.contract.extraction.base_model = nla.subject.config.model
+    half.contract.nlakit.revision = nla.subject.config.revision
     dtype = WRITERS[form](nla.subject, half, folder)
     if mean is not None:
         save_file({"mean_unit": np.asarray(mean, np.float32)}, folder / MEAN_FILE)

@@ -166,9 +166,7 @@ def write(subject: Subject, half: Verbalizer | Reconstructor, folder: Path) -> s
             f"the {role.upper()} has weights of its own, and no adapter to write",
             do="export it with --format kitft",
         )
-    base = decoder_of(subject.model)
-    place = next(name for name, part in subject.model.named_modules() if part is base)
-    state = adapter_state(module)
+    place, state = _place(subject), adapter_state(module)
     named = {
         f"base_model.model.{place}.{by}": state[name]
         for name in state
@@ -184,6 +182,23 @@ def write(subject: Subject, half: Verbalizer | Reconstructor, folder: Path) -> s
         torch.save(head, folder / HEAD_FILE)
     write_sidecar(half.contract, role, folder)
     return str(next(iter(named.values())).dtype).removeprefix("torch.")
+
+
+def _place(subject: Subject) -> str:
+    """Path to the text decoder in the model that others build from the subject's checkpoint: that
+    of a multimodal one is a wrapper, where ours is the text model alone."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options: dict[str, Any] = {"trust_remote_code": subject.config.trust_remote_code}
+    if subject.config.revision:
+        options["revision"] = subject.config.revision
+    config = AutoConfig.from_pretrained(subject.source, **options)
+    whole: Any = subject.model
+    if type(config) is not type(subject.model.config):
+        with torch.device("meta"):
+            whole = AutoModelForCausalLM.from_config(config)
+    base = decoder_of(whole)
+    return next(name for name, part in whole.named_modules() if part is base)
 
 
 def _adapter_settings(
