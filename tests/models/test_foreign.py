@@ -27,6 +27,7 @@ from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
 from nlakit.models.verbalizer import Verbalizer
+from nlakit.tabular import read_vectors
 from tests.conftest import SMALL_LORA, D, build_contract, toy_tokenizer
 from tests.hubserver import running
 from tests.models.test_families import wrapped
@@ -349,6 +350,13 @@ def test_a_head_of_two_layers_is_refused(card: Path) -> None:
     torch.save(both, card / "ar" / "linear_head.pt")
     with pytest.raises(ContractError, match="more than one layer"):
         NLA.load(card, device="cpu")
+
+
+@pytest.mark.parametrize("made", [np.empty((0, D)), np.array(["a", "b"]), np.empty((2, 2, D))])
+def test_files_without_vectors_are_told(tmp_path: Path, made: np.ndarray) -> None:
+    np.save(tmp_path / "v.npy", made)
+    with pytest.raises(DataError, match="holds no vectors"):
+        read_vectors(tmp_path / "v.npy")
 
 
 def test_a_template_that_fails_is_told(reference: Path) -> None:

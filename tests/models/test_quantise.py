@@ -14,8 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from nlakit.calibrate import shape_of
 from nlakit.config import SubjectConfig
 from nlakit.data.activations import Reader
-from nlakit.errors import ConfigError, DataError, ModelError
+from nlakit.errors import ConfigError, ContractError, DataError, ModelError
 from nlakit.models import quantise
+from nlakit.models.foreign.convert import export_pair
+from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import (
     Subject,
@@ -167,6 +169,16 @@ def test_a_checkpoint_keeps_the_way_it_is_stored_quantised(
         return
     with pytest.raises(ModelError, match=f"stored quantised.*bitsandbytes {kind}"):
         load_subject(config)
+
+
+def test_a_widened_stream_is_not_written_as_a_plain_model(nf4: Load, tmp_path: Path) -> None:
+    """A plain float16 model would overflow where this one does not."""
+    subject = nf4(dtype="float16")
+    av = Verbalizer(subject, build_contract(subject, centring="none"), None, SMALL_LORA, 0)
+    with pytest.raises(ContractError, match="stream is float32"):
+        export_pair(NLA(subject, av, None, None), tmp_path / "a", "kitft")
+    assert not (tmp_path / "a").exists()
+    export_pair(NLA(subject, av, None, None), tmp_path / "b", "peft")
 
 
 def test_a_device_that_is_not_there_is_told() -> None:

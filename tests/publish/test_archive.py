@@ -19,7 +19,7 @@ from nlakit.publish.verify import verify
 from nlakit.rundir import FOLDERS, Manifest, Rows
 from tests.publish.evaluated import write_toy
 
-CONFIG = "name: toy\nsubject:\n  model: /home/me/models/subject\n"
+CONFIG = "name: toy\nsubject:\n  model: /home/me/models/R&D/subject\n"
 
 
 def toy_run(folder: Path) -> Path:
@@ -39,7 +39,7 @@ def toy_run(folder: Path) -> Path:
     write_toy(folder / FOLDERS["eval"])
     report = folder / FOLDERS["report"]
     report.mkdir()
-    (report / "report.html").write_text("<p>model: /home/me/models/subject</p>")
+    (report / "report.html").write_text("<p>model: /home/me/models/R&amp;D/subject</p>")
     for stage in ("tables", "pair", "eval", "report"):
         manifest = Manifest(
             stage=stage, config_hash="", parents={}, files={}, rows=Rows(), seconds=0,
@@ -97,6 +97,13 @@ def test_a_changed_archive_fails(run: Path, tmp_path: Path) -> None:
     archive(run, tmp_path / "kept")
     (tmp_path / "kept/08_pair/metrics.jsonl").write_text('{"step": 2}\n')
     assert "08_pair/metrics.jsonl has SHA-256" in (verify(tmp_path / "kept").problem or "")
+
+
+def test_a_list_without_hashes_is_told(run: Path, tmp_path: Path) -> None:
+    archive(run, tmp_path / "kept")
+    (tmp_path / "kept" / "archive.json").write_text('{"files": {"a": {}}}')
+    with pytest.raises(DataError, match="no files with their hashes"):
+        verify(tmp_path / "kept")
 
 
 def test_planted_key(tmp_path: Path) -> None:

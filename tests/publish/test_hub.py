@@ -25,6 +25,7 @@ from nlakit.data.label_export import export_labels
 from nlakit.errors import ConfigError, ContractError, DataError, NlakitError, RunError, ServiceError
 from nlakit.parquet import write_table
 from nlakit.publish.hub import STAGING, Plan, pull, push
+from nlakit.publish.parcel import is_pickle
 from nlakit.publish.places import Folder, Hub, place
 from nlakit.rundir import RunDir
 from tests.conftest import toy_corpus, toy_settings
@@ -322,6 +323,33 @@ def test_nor_under_another_name(tmp_path: Path, name: str) -> None:
     torch.save({"weight": torch.zeros(2)}, pair / "ar" / name)
     with pytest.raises(DataError, match=f"{name} is"):
         push(str(pair), str(tmp_path / "there"), send=True)
+
+
+@pytest.mark.parametrize("text", ["contains words\nand lines.\n", "class A:\n.\n", "I\nI.\n", ""])
+def test_a_pickle_in_plain_text_is_one_and_text_is_not(tmp_path: Path, text: str) -> None:
+    """The first protocols look like text: this one would call a function of os."""
+    bomb, note = tmp_path / "bomb.txt", tmp_path / "note.txt"
+    bomb.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    note.write_text(text)
+    assert is_pickle(bomb) and not is_pickle(note)
+
+
+def test_a_key_beside_tensors_is_not_sent(tmp_path: Path) -> None:
+    pair = toy_pair(tmp_path / "pair")
+    file = pair / "ar" / "more.safetensors"
+    save_file({"x": np.zeros(2)}, file, {"token": "hf_" + "a1B2" * 9})
+    with pytest.raises(DataError, match="metadata token of ar/more.safetensors"):
+        push(str(pair), str(tmp_path / "there"), send=True)
+
+
+@pytest.mark.parametrize("blocked", ["got", "got/av"])
+def test_a_file_where_a_folder_must_be_is_told(tmp_path: Path, blocked: str) -> None:
+    toy_pair(tmp_path / "pair")
+    (tmp_path / blocked).parent.mkdir(exist_ok=True)
+    (tmp_path / blocked).write_text("mine")
+    with pytest.raises(DataError, match=f"{blocked} is a file, not a folder"):
+        pull(str(tmp_path / "pair"), tmp_path / "got")
+    assert (tmp_path / blocked).read_text() == "mine"
 
 
 def test_other_kinds_of_file_stay_here_and_are_named(tmp_path: Path) -> None:

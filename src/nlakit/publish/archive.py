@@ -154,8 +154,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read", found=str(error).splitlines()[0]) from error
-    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
-        raise DataError(f"{file} lists no files", do="make the folder again")
+    files = found.get("files") if isinstance(found, dict) else None
+    if not isinstance(files, dict) or not all(
+        isinstance(record, dict) and isinstance(record.get("sha256"), str)
+        for record in files.values()
+    ):
+        raise DataError(f"{file} lists no files with their hashes", do="make the folder again")
     return found
 
 

@@ -145,7 +145,9 @@ def pull(
     origin = place(source, repo_type, revision)
     listed = origin.listing()
     for name in listed:
-        inside(target, name)
+        file = inside(target, name)
+        if blocked := [one for one in (target, *file.parents) if one.is_file()]:
+            raise DataError(f"{blocked[0]} is a file, not a folder", do="pull into another folder")
     wanted = {name: stored for name, stored in listed.items() if is_sent(name)}
     _check_nlakit(wanted, origin)
     missing = {n: stored for n, stored in wanted.items() if not stored.matches(target / n)}

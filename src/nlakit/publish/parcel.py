@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from pickletools import genops
 from typing import Any, Literal, cast, get_args
 
 import yaml
@@ -270,7 +271,10 @@ def _make_public(parcel: Parcel, base_model: str | None, scratch: Path) -> None:
     for name in sorted(parcel.files, key=lambda name: (name.endswith(".html"), name)):
         file = parcel.files[name]
         if name.endswith(".html"):
-            page = file.read_text(encoding="utf-8")
+            try:
+                page = file.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{file} cannot be read", found=error) from error
             for local in sorted(public.used, key=len, reverse=True):  # a folder after what is in it
                 page = page.replace(str(escape(local)), str(escape(public.used[local])))
             if len(home) > 1 and home in page:
@@ -324,12 +328,7 @@ def check(parcel: Parcel) -> None:
     values = (v.encode() for k, v in os.environ.items() if KEY_VARIABLE.search(k) and len(v) >= 12)
     own = tuple(values)
     for name, file in parcel.files.items():
-        if file.suffix == ".safetensors":
-            _check_safetensors(file)
-            continue
-        with file.open("rb") as opened:
-            head = opened.read(4)
-        if head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"):
+        if file.suffix != ".safetensors" and is_pickle(file):
             raise DataError(f"{file} is a pickle or an archive", do="send safetensors")
         if file.suffix == ".png":
             continue
@@ -342,12 +341,25 @@ def check(parcel: Parcel) -> None:
                 )
 
 
-def _check_safetensors(file: Path) -> None:
+def is_pickle(file: Path) -> bool:
+    """Whether a file is an archive, or a pickle: of protocol 2 and later by its first bytes, of
+    the earlier ones, which are plain text, if it can be read as one that imports something."""
+    with file.open("rb") as opened:
+        head = opened.read(1 << 16)
+    if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"):
+        return True
+    try:
+        return not {"GLOBAL", "INST"}.isdisjoint([op.name for op, _, _ in genops(head)])
+    except Exception:  # text or bytes of any kind
+        return False
+
+
+def _metadata(file: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, framework="numpy"):
-            pass
+        with safe_open(file, framework="numpy") as opened:
+            return opened.metadata() or {}
     except SafetensorError as error:
         raise DataError(
             f"{file} is no safetensors file", found=error, do="make it again"
@@ -355,7 +367,12 @@ def _check_safetensors(file: Path) -> None:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Texts of a file, with where they stand: its lines, or the columns of a table with strings."""
+    """Texts of a file, with where they stand: its lines, the columns of a table with strings, or
+    what is written beside tensors."""
+    if file.suffix == ".safetensors":
+        for name, value in _metadata(file).items():
+            yield f"metadata {name}", value.encode()
+        return
     if file.suffix != ".parquet":
         with file.open("rb") as opened:
             for number, line in enumerate(opened, 1):
