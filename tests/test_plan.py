@@ -249,7 +249,7 @@ def test_memory_is_base_rows_trained_weights_and_the_scattered_batch() -> None:
     # A measure of one text of 20 tokens leaves what attention held: 2·(10 + 5) + 12·5 a token. The
     # second block and two thirds of the embeddings are never touched.
     left, untouched = 20 * 90, 200 + 70 * 2 / 3
-    total = 50_000 - untouched + trained + SCATTER * batch + left + rows
+    total = 50_000 - untouched + trained + SCATTER * (batch + left) + rows
     assert made["ar"].memory == pytest.approx(total)
 
 

@@ -234,16 +234,19 @@ class Budgets:
             Budget("training", held, work),
             Budget("training, at the head", held, kept | head),
             updating(held, trained),
-            Budget("measuring", held, self.label_loss(settings.measure_rows, prompt + response)),
+            *self.label_loss(held, settings.measure_rows, prompt + response),
         ]
 
-    def label_loss(self, rows: int, tokens: int) -> dict[str, float]:
-        """What the loss of labels without gradients adds, a batch at a time."""
+    def label_loss(self, held: Mapping[str, float], rows: int, tokens: int) -> list[Budget]:
+        """The loss of labels without gradients, a batch at a time: the blocks, then the head."""
         tokens, rank = min(rows * tokens, max(TOKENS, tokens)), self.config.av.rank
         blocks = len(self.model.blocks)
         made = memory.forward_activations(self.model, self.precision, rank, blocks, tokens)
         head = memory.tiled_head(self.model, self.precision, tokens)
-        return {"temporaries": max(made["temporaries"], head)}
+        return [
+            Budget("reading labels", held, made),
+            Budget("losses of labels", held, {"vocabulary head": head}),
+        ]
 
     def reading_texts(self, rows: int) -> dict[str, float]:
         """What reconstructing `rows` texts adds, a batch at a time."""
@@ -281,10 +284,11 @@ class Budgets:
         """The AV writes and gives losses; then the AR is loaded besides and reads."""
         settings = self.config.eval
         av = self.weights | self.half(ar=False)
-        losses = self.label_loss(settings.rows, self.lengths.av_prompt + self.lengths.response)
+        longest = self.lengths.av_prompt + self.lengths.response
+        losses = self.label_loss(av, settings.rows, longest)
         both, texts = av | self.half(ar=True), self.reading_texts(settings.rows)
-        moments = [Budget("losses of labels", av, losses), Budget("reconstructing", both, texts)]
-        return [*self.writing(min(settings.generate_batch, settings.rows)), *moments]
+        written = self.writing(min(settings.generate_batch, settings.rows))
+        return [*written, *losses, Budget("reconstructing", both, texts)]
 
 
 def updating(held: Mapping[str, float], trained: Mapping[str, float]) -> Budget:
@@ -303,16 +307,19 @@ def stage_memory(budgets: Budgets, base: float, *, mapped: bool) -> dict[str, tu
         work = sum(peak.work.values())
         if mapped:
             held -= budgets.untouched(stage)
-            work = _resident_work(peak, moments)
+            work = _resident_work(moments)
         found[stage] = (peak.doing, base + held + work)
     return found
 
 
-def _resident_work(peak: Budget, moments: list[Budget]) -> float:
-    """What a process holds of its batches: SCATTER times the largest, and leftovers of the other
-    things it did before. Logits are too large to stay when they are freed."""
-    kinds = {one.doing.split(",")[0]: one for one in moments}
-    kinds.pop(peak.doing.split(",")[0])
-    large = peak.work.get("logits", 0) if peak.work.get("logits", 0) > LARGE else 0
-    scattered = SCATTER * (sum(peak.work.values()) - large) + large
-    return scattered + sum(sum(one.work.values()) for one in kinds.values())
+def _resident_work(moments: list[Budget]) -> float:
+    """What a process holds of its batches: of each kind of work SCATTER times the largest, since
+    none fits well into what others leave free. Logits are too large to stay when they are freed."""
+    largest: dict[str, float] = {}
+    for one in moments:
+        logits = one.work.get("logits", 0)
+        large = logits if logits > LARGE else 0
+        work = SCATTER * (sum(one.work.values()) - large) + large
+        kind = one.doing.split(",")[0]
+        largest[kind] = max(work, largest.get(kind, 0))
+    return sum(largest.values())
