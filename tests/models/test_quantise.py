@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,15 @@ def test_a_checkpoint_keeps_the_way_it_is_stored_quantised(
         return
     with pytest.raises(ModelError, match=f"stored quantised.*bitsandbytes {kind}"):
         load_subject(config)
+
+
+@pytest.mark.parametrize("quantisation", [None, "nf4"])
+def test_other_methods_of_quantisation_are_refused(quantisation: Any) -> None:
+    stored = {"quant_method": "gptq", "bits": 4}
+    model = SimpleNamespace(config=SimpleNamespace(quantization_config=stored))
+    config = SubjectConfig(dtype="bfloat16", quantisation=quantisation)
+    with pytest.raises(ModelError, match="stored quantised.*gptq"):
+        quantise.check_quantisation(model, config)
 
 
 def test_a_widened_stream_is_not_written_as_a_plain_model(nf4: Load, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def check_quantisation(model: Any, config: SubjectConfig) -> None:
     found = stored if isinstance(stored, dict) else stored.to_dict()
     asked = loading_options(config).get("quantization_config")
     wanted = asked.to_dict() if asked else {}
-    if any(str(found.get(name)) != str(wanted.get(name)) for name in ASKED):
+    if not asked or any(str(found.get(name)) != str(wanted[name]) for name in ASKED):
         method = getattr(found.get("quant_method"), "value", found.get("quant_method"))
         kind = found.get("bnb_4bit_quant_type") if found.get("load_in_4bit") else ""
         raise ModelError(
