@@ -103,7 +103,7 @@ def test_the_pair_is_usable(finished: tuple[Path, RunConfig]) -> None:
     assert found[0].token == "."
     assert found[0].cosine is not None
     empty = nla.score([""], nla.activations(text, [-1])[2])[0]
-    assert found[0].floor == pytest.approx(empty.centred_cosine)
+    assert found[0].floor == pytest.approx(empty.centred_cosine, abs=1e-6)
     assert "<table>" in found._repr_html_()
     ids, places, vectors = nla.activations(text)
     assert len(ids) == len(places) == len(vectors)
