@@ -272,13 +272,8 @@ class Work:
     ) -> dict[str, str]:
         """Row → label of all positions of the sample, but for the tokens that the subject expects
         next: these would cost a forward pass."""
-        decode = self.subject.tokenizer.decode
         requests = [
-            LabelRequest(
-                f"{reading.doc_id}:{position}",
-                decode(reading.ids[: position + 1], skip_special_tokens=True),
-                decode([reading.ids[position]]),
-            )
+            LabelRequest(*reading.shown(self.subject.tokenizer, position))
             for reading in readings
             for position in reading.positions
         ]

@@ -24,8 +24,8 @@ from nlakit.core.contract import FILE, Contract, read_contract
 from nlakit.data.label_export import export_labels
 from nlakit.errors import ConfigError, ContractError, DataError, NlakitError, RunError, ServiceError
 from nlakit.parquet import write_table
+from nlakit.publish.contents import is_pickle
 from nlakit.publish.hub import STAGING, Plan, pull, push
-from nlakit.publish.parcel import is_pickle
 from nlakit.publish.places import Folder, Hub, place
 from nlakit.rundir import RunDir
 from tests.conftest import toy_corpus, toy_settings

@@ -152,6 +152,18 @@ class Contract(Part):
             scale = math.sqrt(self.d_model)
         return Scaling(scale, self.nlakit.centring == "mean_unit")
 
+    def difference(
+        self, other: Contract, base_model: str | None = None
+    ) -> tuple[str, Any, Any] | None:
+        """The first of subject, layer and width in which the activations of two contracts differ,
+        with both values. A `base_model` stands for the subjects that they name."""
+        pairs = {
+            "subject": [base_model or c.extraction.base_model for c in (self, other)],
+            "layer": [self.layer, other.layer],
+            "width": [self.d_model, other.d_model],
+        }
+        return next(((name, *two) for name, two in pairs.items() if two[0] != two[1]), None)
+
     def av_prompt(self) -> str:
         """The AV prompt with the marker in place."""
         return self.prompt_templates.av.replace("{marker}", self.tokens.injection_char)

@@ -45,6 +45,11 @@ class Reading:
     ids: list[int]
     positions: list[int]
 
+    def shown(self, tokenizer: Any, position: int) -> tuple[str, str, str]:
+        """Row id, text up to and including the position, and its token."""
+        prefix = tokenizer.decode(self.ids[: position + 1], skip_special_tokens=True)
+        return f"{self.doc_id}:{position}", prefix, tokenizer.decode([self.ids[position]])
+
 
 def draw_positions(doc_id: str, seed: int, first: int, tokens: int, count: int) -> list[int]:
     """`count` positions of `[first, tokens)`, ascending, or all if there are fewer.
@@ -195,14 +200,14 @@ def _columns(
     for index, reading in enumerate(readings):
         _, tokens, chances = found[index]
         for nth, position in enumerate(reading.positions):
-            prefix = tokenizer.decode(reading.ids[: position + 1], skip_special_tokens=True)
-            lists["row_id"].append(f"{reading.doc_id}:{position}")
+            row, prefix, token = reading.shown(tokenizer, position)
+            lists["row_id"].append(row)
             lists["doc_id"].append(reading.doc_id)
             lists["source_family"].append(reading.source_family)
             lists["position"].append(position)
             lists["n_raw_tokens"].append(position + 1)
             lists["activation_layer"].append(layer)
-            lists["token"].append(tokenizer.decode([reading.ids[position]]))
+            lists["token"].append(token)
             lists["detokenized_text_truncated"].append(prefix)
             lists["expected_tokens"].append([tokenizer.decode([t]) for t in tokens[nth]])
             lists["expected_chances"].append(chances[nth])

@@ -150,17 +150,12 @@ def _check_contracts(contracts: dict[str, Contract]) -> None:
     """Raise ContractError if tables were made from other activations than the first."""
     first = next(iter(contracts))
     for part, contract in contracts.items():
-        for name, one, other in (
-            ("layer", contracts[first].layer, contract.layer),
-            ("width", contracts[first].d_model, contract.d_model),
-            ("subject", contracts[first].extraction.base_model, contract.extraction.base_model),
-        ):
-            if one != other:
-                raise ContractError(
-                    f"the tables {NAMES[first]} and {NAMES[part]} differ in their {name}",
-                    found=f"{one} and {other}",
-                    do="import tables of the same activations",
-                )
+        if found := contracts[first].difference(contract):
+            raise ContractError(
+                f"the tables {NAMES[first]} and {NAMES[part]} differ in their {found[0]}",
+                found=f"{found[1]} and {found[2]}",
+                do="import tables of the same activations",
+            )
 
 
 def _store(table: pa.Table, contract: Contract, target: Path, part: str) -> str:

@@ -96,12 +96,14 @@ def _train_as_used(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for holder in (module, *filter(None, [getattr(module, "config", None)])):
-            for name in [name for name in vars(holder) if DROPOUT.search(name)]:
-                if isinstance(getattr(holder, name), float):
-                    setattr(holder, name, 0.0)
         if hasattr(module, "prediction_coefs"):
             module.train = lambda mode=True, still=module: still
+    # Modules share few configurations: each is looked through once.
+    configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    for holder in (*model.modules(), *configs.values()):
+        for name in [name for name in vars(holder) if DROPOUT.search(name)]:
+            if isinstance(getattr(holder, name), float):
+                setattr(holder, name, 0.0)
 
 
 def check_weights(name: str, info: dict[str, Any]) -> None:

@@ -130,7 +130,12 @@ class NLA:
             contracts["ar"].nlakit.ar_blocks = ar_blocks
         one = next(iter(contracts.values()))
         for other in contracts.values():
-            _check_same(one, other, base_model)
+            if found := one.difference(other, base_model):
+                raise ContractError(
+                    f"the halves differ in their {found[0]}",
+                    found=f"{found[1]} and {found[2]}",
+                    do="load two halves made for the same activations",
+                )
         kinds = {role: kind_of(halves[role], contracts[role]) for role in halves}
         recorded = {
             role: kitft.precision_of(halves[role])
@@ -311,22 +316,6 @@ def subject_of(
             "the contract names a subject that cannot be loaded",
             found=f"{'.'.join(map(str, problem['loc']))}: {problem['input']!r}",
         ) from error
-
-
-def _check_same(one: Contract, other: Contract, base_model: str | None) -> None:
-    """A subject that the caller names stands for the names that both halves record."""
-    bases = [base_model or half.extraction.base_model for half in (one, other)]
-    for name, left, right in (
-        ("subject", *bases),
-        ("layer", one.layer, other.layer),
-        ("width", one.d_model, other.d_model),
-    ):
-        if left != right:
-            raise ContractError(
-                f"the halves differ in their {name}",
-                found=f"{left} and {right}",
-                do="load two halves made for the same activations",
-            )
 
 
 def _read_mean(folder: Path, contract: Contract) -> NDArray[np.float32] | None:

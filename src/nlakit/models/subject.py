@@ -153,9 +153,7 @@ def load_subject(config: SubjectConfig) -> Subject:
 
     config = settled(config)
     source = source_of(config.model)
-    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
-    if config.revision:
-        options["revision"] = config.revision
+    options = reading_options(config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # the tokenizers library raises nothing more exact
@@ -187,6 +185,12 @@ def load_subject(config: SubjectConfig) -> Subject:
     subject = Subject(model, tokenizer, config, device, source)
     check_layer(subject, config.layer)
     return subject
+
+
+def reading_options(config: SubjectConfig) -> dict[str, Any]:
+    """What every `from_pretrained` of the subject's checkpoint is told."""
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    return options | ({"revision": config.revision} if config.revision else {})
 
 
 def check_layer(subject: Subject, layer: int) -> None:

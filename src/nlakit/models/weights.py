@@ -95,15 +95,11 @@ def adopt(module: Any, contract: Contract, folder: Path) -> None:
     or has another rank.
     """
     other = read_contract(folder)
-    for name, mine, theirs in (
-        ("layer", contract.layer, other.layer),
-        ("width", contract.d_model, other.d_model),
-        ("subject", contract.extraction.base_model, other.extraction.base_model),
-    ):
-        if mine != theirs:
-            raise ContractError(
-                f"{folder} was trained for another {name}", found=f"{theirs} instead of {mine}"
-            )
+    if found := contract.difference(other):
+        name, mine, theirs = found
+        raise ContractError(
+            f"{folder} was trained for another {name}", found=f"{theirs} instead of {mine}"
+        )
     adapters = isinstance(module, PeftModel)
     file = ADAPTER_FILE if adapters else WEIGHTS_FILE
     if not (folder / file).exists():

@@ -8,13 +8,13 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
-from markupsafe import escape
 
 from nlakit.core.contract import FILE, table_sidecar
 from nlakit.errors import ConfigError, DataError, RunError
 from nlakit.parquet import VECTOR, read_table, write_table
+from nlakit.publish.contents import check, cleaned_page
 from nlakit.publish.evaluation import FILES
-from nlakit.publish.parcel import Parcel, check, is_local
+from nlakit.publish.parcel import is_local
 from nlakit.publish.places import visible_files
 from nlakit.rundir import FOLDERS, RunDir, atomic_write, file_sha256
 
@@ -83,15 +83,14 @@ def _clean_report(page: Path, cut: Mapping[str, str]) -> bool:
     after what is in it. It is left out if this machine's home is in it still."""
     if not page.exists():
         return False
-    text = before = page.read_text(encoding="utf-8")
-    for local in sorted(cut, key=len, reverse=True):
-        text = text.replace(str(escape(local)), str(escape(cut[local])))
-    if len(home := str(Path.home())) > 1 and home in text:
+    text = cleaned_page(page, cut)
+    if text is None:
         page.unlink()
         return True
-    if text != before:
+    changed = text != page.read_text(encoding="utf-8")
+    if changed:
         atomic_write(page, text)
-    return text != before
+    return changed
 
 
 def new_folder(out: Path) -> None:
@@ -137,7 +136,7 @@ def write_manifest(folder: Path, **facts: Any) -> dict[str, Any]:
     Raises DataError for a file that seems to hold a key: what lies here is meant to be shared.
     """
     files = {name: file for name, file in visible_files(folder) if name != MANIFEST}
-    check(Parcel("tables", files, [], []))
+    check(files)
     records = {
         name: {"sha256": file_sha256(file), "bytes": file.stat().st_size}
         for name, file in sorted(files.items())

@@ -16,7 +16,8 @@ from nlakit.core.contract import FILE, read_contract
 from nlakit.errors import ConfigError, ContractError, DataError, ServiceError
 from nlakit.progress import ticker
 from nlakit.publish.card import write_card
-from nlakit.publish.parcel import PICKLES, What, check, is_sent, pack
+from nlakit.publish.contents import check
+from nlakit.publish.parcel import PICKLES, What, is_sent, pack
 from nlakit.publish.places import (
     AGAIN,
     Folder,
@@ -89,7 +90,7 @@ def push(
                 found=parcel.files["README.md"],
                 do="write the licence into that file",
             )
-        check(parcel)
+        check(parcel.files)
         try:
             there = target.listing()
         except MissingRepository:
@@ -144,10 +145,9 @@ def pull(
     """
     origin = place(source, repo_type, revision)
     listed = origin.listing()
-    for name in listed:
-        file = inside(target, name)
-        if blocked := [one for one in (target, *file.parents) if one.is_file()]:
-            raise DataError(f"{blocked[0]} is a file, not a folder", do="pull into another folder")
+    folders = {folder for name in listed for folder in inside(target, name).parents}
+    if blocked := sorted(folder for folder in folders if folder.is_file()):
+        raise DataError(f"{blocked[0]} is a file, not a folder", do="pull into another folder")
     wanted = {name: stored for name, stored in listed.items() if is_sent(name)}
     _check_nlakit(wanted, origin)
     missing = {n: stored for n, stored in wanted.items() if not stored.matches(target / n)}

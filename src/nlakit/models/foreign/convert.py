@@ -42,26 +42,23 @@ def import_pair(
     if vectors is not None:
         nla.contract.check_width(vectors.shape[1], "the vectors")
         _measure(nla, vectors, source_of_vectors)
-    if vectors is not None and nla.av is not None and nla.av.contract.nlakit.centring != "none":
-        raise ContractError(
-            "a centred AV keeps the mean it was trained with", do="leave out --vectors"
-        )
+        if nla.av is not None and nla.av.contract.nlakit.centring != "none":
+            raise ContractError(
+                "a centred AV keeps the mean it was trained with", do="leave out --vectors"
+            )
     said = []
     for role, half in (("av", nla.av), ("ar", nla.ar)):
         if half is None:
             continue
         record, mean = half.contract.nlakit, _own_mean(nla, half)
-        record.revision = nla.subject.config.revision
         record.embedding_norm = nla.subject.embedding_norm()
         record.subject_precision = nla.subject.config.precision
-        half.contract.extraction.base_model = nla.subject.config.model
         with removed_on_error(target):
             if isinstance(half, Reconstructor):
                 half.save(target / role, head_dtype=torch.float32)
             else:
                 half.save(target / role)
-            if mean is not None:
-                save_file({"mean_unit": np.asarray(mean, np.float32)}, target / role / MEAN_FILE)
+            _save_mean(mean, target / role)
         said.append(f"{role.upper()} in {target / role}")
     if nla.mean is None:
         said.append("no mean unit vector: FVE and centred cosine need --vectors")
@@ -84,9 +81,11 @@ def _measure(nla: NLA, vectors: NDArray[Any], source: str) -> None:
 
 
 def _own_mean(nla: NLA, half: Verbalizer | Reconstructor) -> NDArray[Any] | None:
-    """ū to store beside a half, whose record is made to fit: a centred AV keeps what it was
-    trained with; any other half gets the pair's, with the baseline that belongs to it."""
+    """ū to store beside a half, whose record is made to fit it and the loaded subject: a centred
+    AV keeps what it was trained with; any other half gets the pair's, with its baseline."""
     record, known = half.contract.nlakit, nla.measured
+    half.contract.extraction.base_model = nla.subject.config.model
+    record.revision = nla.subject.config.revision
     if isinstance(half, Verbalizer) and record.centring != "none":
         mean: Any = half.mean.cpu().numpy()
     else:
@@ -95,6 +94,11 @@ def _own_mean(nla: NLA, half: Verbalizer | Reconstructor) -> NDArray[Any] | None
         record.activation_norm = known.activation_norm
     record.mean_unit_file = None if mean is None else MEAN_FILE
     return mean
+
+
+def _save_mean(mean: NDArray[Any] | None, folder: Path) -> None:
+    if mean is not None:
+        save_file({"mean_unit": np.asarray(mean, np.float32)}, folder / MEAN_FILE)
 
 
 def export_pair(nla: NLA, target: Path, form: Format, allow_centring: bool = False) -> list[str]:
@@ -125,11 +129,8 @@ def _write(
     nla: NLA, role: str, half: Verbalizer | Reconstructor, folder: Path, form: Format
 ) -> str:
     mean = _own_mean(nla, half)
-    half.contract.extraction.base_model = nla.subject.config.model
-    half.contract.nlakit.revision = nla.subject.config.revision
     dtype = WRITERS[form](nla.subject, half, folder)
-    if mean is not None:
-        save_file({"mean_unit": np.asarray(mean, np.float32)}, folder / MEAN_FILE)
+    _save_mean(mean, folder)
     return f"{role.upper()} in {folder}, {dtype}"
 
 

@@ -35,7 +35,7 @@ FREE = re.compile(
     r"_.*|architectures|.*dtype|transformers_version|.*use_cache|.*token_ids?|.*drop(out|).*|pdrop|"
     r"output_.*|return_dict|tie_word_embeddings|.*name_or_path|initializer_range|id2label|label2id|"
     r"problem_type|chunk_size_feed_forward|is_encoder_decoder|quantization_config|task_.*|"
-    r"num_hidden_layers|n_layer|num_kv_shared_layers|max_window_layers|auto_map|"
+    r"num_hidden_layers|n_layer|max_window_layers|auto_map|"
     r"max_position_embeddings|n_positions|n_ctx"
 )
 
@@ -129,33 +129,15 @@ def _check_ids(prompt: str, theirs: Any, ours: Any, folder: Path) -> None:
 
 
 def _check_settings(config: Any, subject: Subject, blocks: int, folder: Path) -> None:
-    base = subject.model.config.get_text_config()
-    theirs, ours = config.to_dict(), base.to_dict()
-    names = [name for name in theirs.keys() & ours.keys() if not FREE.fullmatch(name)]
-    pairs = {name: (theirs[name], _first(ours[name], base, blocks)) for name in sorted(names)}
-    if ours.get("num_kv_shared_layers"):
-        pairs["num_kv_shared_layers"] = theirs.get("num_kv_shared_layers"), _shared(base, blocks)
-    for name, (found, wanted) in pairs.items():
-        if found != wanted:
+    theirs = config.to_dict()
+    ours = cut_settings(subject.model.config.get_text_config(), blocks)
+    for name in sorted(theirs.keys() & ours.keys()):
+        if not FREE.fullmatch(name) and theirs[name] != ours[name]:
             raise ContractError(
                 f"{folder} was made with other settings than the subject's",
-                found=f"{name} is {found}, not {wanted}",
+                found=f"{name} is {theirs[name]}, not {ours[name]}",
                 do="name the model it was made from with --base-model",
             )
-
-
-def _first(value: Any, config: Any, blocks: int) -> Any:
-    """A setting of the first `blocks` blocks, where it is a list with one entry a block, or names
-    blocks by their numbers."""
-    if isinstance(value, dict) and all(str(key).isdecimal() for key in value):
-        return {key: one for key, one in value.items() if int(key) < blocks}
-    a_block = isinstance(value, list | tuple) and len(value) == config.num_hidden_layers
-    return value[:blocks] if a_block else value
-
-
-def _shared(config: Any, blocks: int) -> int:
-    """How many of the first `blocks` blocks use keys and values of earlier ones."""
-    return max(config.num_kv_shared_layers - (config.num_hidden_layers - blocks), 0)
 
 
 def decoder_tensors(
@@ -278,7 +260,8 @@ def _plain(subject: Subject, decoder: nn.Module, head: nn.Module, blocks: int) -
     source = decoder_of(subject.model)
     dtype = next(p.dtype for p in decoder.parameters())
     try:
-        config = cut_config(subject.model.config.get_text_config(), blocks)
+        base = subject.model.config.get_text_config()
+        config = type(base)(**cut_settings(base, blocks))
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     except (ValueError, TypeError) as error:
         raise ContractError(
@@ -304,7 +287,7 @@ def _plain(subject: Subject, decoder: nn.Module, head: nn.Module, blocks: int) -
     return model.eval()
 
 
-def cut_config(config: Any, blocks: int) -> Any:
+def cut_settings(config: Any, blocks: int) -> dict[str, Any]:
     """Settings of the first `blocks` blocks, with every list a block long and shared keys and
     values counted from the same block."""
     whole = config.num_hidden_layers
@@ -316,9 +299,9 @@ def cut_config(config: Any, blocks: int) -> Any:
         kept = {at: own for at, own in data["per_layer_config"].items() if int(at) < blocks}
         data["per_layer_config"] = kept
     if data.get("num_kv_shared_layers"):
-        data["num_kv_shared_layers"] = _shared(config, blocks)
+        data["num_kv_shared_layers"] = max(data["num_kv_shared_layers"] - (whole - blocks), 0)
     data.pop("quantization_config", None)
-    return type(config)(**data)
+    return data
 
 
 @torch.no_grad()

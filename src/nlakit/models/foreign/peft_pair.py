@@ -21,7 +21,7 @@ from nlakit.models.foreign.folders import read_json
 from nlakit.models.foreign.sidecar import completed, write_sidecar
 from nlakit.models.lora import ADAPTER_FILE, adapter_state, check_tensors, read_tensors
 from nlakit.models.reconstructor import Reconstructor
-from nlakit.models.subject import Subject, decoder_of
+from nlakit.models.subject import Subject, decoder_of, reading_options
 from nlakit.models.verbalizer import Verbalizer
 
 HEAD_FILE = "linear_head.pt"
@@ -189,10 +189,7 @@ def _place(subject: Subject) -> str:
     of a multimodal one is a wrapper, where ours is the text model alone."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    options: dict[str, Any] = {"trust_remote_code": subject.config.trust_remote_code}
-    if subject.config.revision:
-        options["revision"] = subject.config.revision
-    config = AutoConfig.from_pretrained(subject.source, **options)
+    config = AutoConfig.from_pretrained(subject.source, **reading_options(subject.config))
     whole: Any = subject.model
     if type(config) is not type(subject.model.config):
         with torch.device("meta"):
