@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from nlakit.rundir import git_commit
+from nlakit.run.folder import git_commit
 
 COMMAND = """
 import typer

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from nlakit.core.statistics import cluster_sums, estimate
-from nlakit.rundir import git_commit
+from nlakit.run.folder import git_commit
 
 DOCUMENTS, MOST_ROWS, DRAWS = 20, 10, 1000
 Draw = Callable[[np.random.Generator], np.ndarray]

@@ -24,15 +24,16 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, Gemma4TextConfig, PreTrainedTokenizerFast
 
-from nlakit.budget import Budget, Budgets, Lengths, model_of
-from nlakit.config import RunConfig, load_config
+from nlakit.config.load import load_config
+from nlakit.config.sections import RunConfig
 from nlakit.core.contract import Contract
 from nlakit.core.metrics import mean_unit
 from nlakit.data import tables
+from nlakit.files.rows import TableRows
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, load_subject
-from nlakit.peak import peak_memory
-from nlakit.rows import TableRows
+from nlakit.run.peak import peak_memory
+from nlakit.studies.budget import Budget, Budgets, Lengths, model_of
 from nlakit.train import ar, av
 from nlakit.train.loop import Trainer
 

@@ -23,12 +23,12 @@ from typing import Any
 import httpx2
 import psutil
 
-from nlakit.config_labels import LabelsConfig, RequestsConfig
-from nlakit.data.labeler import LabelRequest
-from nlakit.data.services.answers import LabelAnswer
-from nlakit.data.services.labeler import ServiceLabeler
-from nlakit.data.services.prompts import row_values
-from nlakit.rundir import git_commit, library_versions
+from nlakit.config.labels import LabelsConfig, RequestsConfig
+from nlakit.data.labels.labeler import LabelRequest
+from nlakit.data.labels.services.answers import LabelAnswer
+from nlakit.data.labels.services.labeler import ServiceLabeler
+from nlakit.data.labels.services.prompts import row_values
+from nlakit.run.folder import git_commit, library_versions
 
 SERVER = Path(__file__).parent.parent / "tests" / "labelserver.py"
 TEXT = "The captain of ship number {} looked at the storm over the harbour, and slowly said that"

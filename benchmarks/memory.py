@@ -18,7 +18,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from nlakit.rundir import FOLDERS
+from nlakit.run.folder import FOLDERS
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.yaml"
 COMMAND = [sys.executable, "-c", "from nlakit.cli import main; main()", "run"]

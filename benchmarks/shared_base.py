@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import torch
 
-from nlakit.config import LoraConfig, SubjectConfig
+from nlakit.config.sections import LoraConfig, SubjectConfig
 from nlakit.core.contract import read_contract
 from nlakit.models.nla import find_halves
 from nlakit.models.reconstructor import Reconstructor

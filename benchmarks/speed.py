@@ -22,15 +22,16 @@ from rich.console import Console
 from rich.table import Table
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from nlakit.calibrate import Work, matmul_speed
-from nlakit.config import RunConfig, parse_config
+from nlakit.config.load import parse_config
+from nlakit.config.sections import RunConfig
 from nlakit.core.contract import read_contract
 from nlakit.data.corpus import order_key
 from nlakit.data.sources import read_source
+from nlakit.files.rows import TableRows, read_mean
 from nlakit.models.decode import Decoding, decode
 from nlakit.models.verbalizer import Verbalizer
-from nlakit.rows import TableRows, read_mean
-from nlakit.rundir import library_versions
+from nlakit.run.folder import library_versions
+from nlakit.studies.calibrate import Work, matmul_speed
 
 DOCUMENTS = 64
 DECODE_BATCH = 32

@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from nlakit.rundir import RunDir
+from nlakit.run.folder import RunDir
 
 BOX = Path("src/nlakit/box")
 MOST_BYTES = 25_000_000

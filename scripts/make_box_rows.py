@@ -16,16 +16,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nlakit import pipeline
-from nlakit.config import RunConfig, load_config
-from nlakit.data import activations, labels, tables
-from nlakit.data.labeler import label_table
+from nlakit.config.load import load_config
+from nlakit.config.sections import RunConfig
+from nlakit.data import activations, tables
+from nlakit.data.labels import label as labels
+from nlakit.data.labels.labeler import label_table
 from nlakit.data.split import read_split
 from nlakit.evaluate.conditions import pick_rows
+from nlakit.files.parquet import read_table, write_table
+from nlakit.files.rows import rows_of_file
 from nlakit.models.subject import load_subject
-from nlakit.parquet import read_table, write_table
-from nlakit.rows import rows_of_file
-from nlakit.rundir import RunDir
+from nlakit.run import pipeline
+from nlakit.run.folder import RunDir
 
 BOX = Path("src/nlakit/box/rows")
 EXAMPLE = Path("examples/gemma3-270m.yaml")

@@ -21,10 +21,10 @@ from typing import Any
 
 import psutil
 
-from nlakit.core.lint import lint
-from nlakit.data.labeler import SCHEMA
-from nlakit.parquet import read_table
-from nlakit.rundir import RunDir, git_commit
+from nlakit.core.text.lint import lint
+from nlakit.data.labels.labeler import SCHEMA
+from nlakit.files.parquet import read_table
+from nlakit.run.folder import RunDir, git_commit
 
 
 def real_rows(folder: Path) -> dict[str, Any]:

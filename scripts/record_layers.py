@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nlakit.layers import table_of
+from nlakit.studies.layers import table_of
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import psutil
 
-from nlakit.config import RunConfig, load_config
-from nlakit.plan import predict
-from nlakit.rundir import FOLDERS, Manifest, RunDir
+from nlakit.config.load import load_config
+from nlakit.config.sections import RunConfig
+from nlakit.run.folder import FOLDERS, Manifest, RunDir
+from nlakit.studies.plan import predict
 
 COMMAND = [sys.executable, "-m", "nlakit"]
 WITH_MODEL = ("activations", "tables", "ar", "av", "pair", "eval")

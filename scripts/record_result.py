@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from nlakit.publish.report_parts import NAMES, ROLE_OF
-from nlakit.rundir import FOLDERS, Manifest, RunDir
-from nlakit.tabular import span
+from nlakit.files.tabular import span
+from nlakit.publish.report.parts import NAMES, ROLE_OF
+from nlakit.run.folder import FOLDERS, Manifest, RunDir
 
 
 def machine() -> str:

@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from nlakit.config import LoraConfig, SubjectConfig
+from nlakit.config.sections import LoraConfig, SubjectConfig
 from nlakit.core.contract import Contract, Extraction, Provenance, Templates, Tokens
 from nlakit.core.prompts import find_marker, marker_neighbours, suffix_ids
 from nlakit.models.subject import Subject, load_subject

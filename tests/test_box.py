@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from nlakit import NLA
-from nlakit.config import SourceConfig
-from nlakit.core.textstats import has_loop
+from nlakit.config.sections import SourceConfig
+from nlakit.core.text.stats import has_loop
 from nlakit.data.sources import read_source
 
 BOX = Path(str(files("nlakit") / "box"))

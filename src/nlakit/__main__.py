@@ -1,5 +1,5 @@
 """`python -m nlakit`: the command line."""
 
-from nlakit.cli import main
+from nlakit.cli.main import main
 
 main()

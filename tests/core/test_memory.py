@@ -17,8 +17,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from nlakit.budget import model_of
-from nlakit.config import LoraConfig
+from nlakit.config.sections import LoraConfig
 from nlakit.core.memory import (
     Block,
     Model,
@@ -37,6 +36,7 @@ from nlakit.core.memory import (
 from nlakit.models.head import tiled_nll
 from nlakit.models.lora import add_lora
 from nlakit.models.subject import sliced_decoder
+from nlakit.studies.budget import model_of
 from nlakit.train.ar import enable_checkpointing
 from nlakit.train.optimizer import MasterAdamW
 

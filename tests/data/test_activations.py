@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlakit.config import parse_config
+from nlakit.config.load import parse_config
 from nlakit.core.prompts import encode
 from nlakit.data.activations import Reader, draw_positions, prepare, read_chunk
 from nlakit.errors import DataError
+from nlakit.files.parquet import matrix
 from nlakit.models.subject import blocks_of, decoder_of
-from nlakit.parquet import matrix
 
 TEXTS = [f"Document {i}: " + "the quick brown fox jumps over it. " * (2 + i) for i in range(6)]
 
@@ -105,7 +105,7 @@ def test_not_finite_activations_are_an_error(toy_subject: Any) -> None:
 
 
 def test_vector_columns(tmp_path: Any) -> None:
-    from nlakit.parquet import read_table, vector_array, write_table
+    from nlakit.files.parquet import read_table, vector_array, write_table
 
     vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
     write_table(tmp_path / "v.parquet", {"activation_vector": vector_array(vectors)})

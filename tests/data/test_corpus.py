@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlakit.config import RunConfig, parse_config
+from nlakit.config.load import parse_config
+from nlakit.config.sections import RunConfig
 from nlakit.data import corpus
 from nlakit.data.corpus import largest_remainder, order_key, quotas
 from nlakit.errors import DataError
-from nlakit.rundir import RunDir
+from nlakit.run.folder import RunDir
 
 
 def text(seed: int, length: int = 30) -> str:

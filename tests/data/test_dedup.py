@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlakit.core.textstats import words
+from nlakit.core.text.stats import words
 from nlakit.data import dedup
 from nlakit.data.dedup import (
     exact_key,

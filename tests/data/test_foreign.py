@@ -11,15 +11,15 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from nlakit.cli_files import import_
+from nlakit.cli.files import import_
 from nlakit.core.contract import read_contract, table_sidecar
 from nlakit.data import foreign
 from nlakit.data.foreign import export_tables, import_tables
 from nlakit.data.tables import MEAN_FILE, shape
 from nlakit.errors import ConfigError, ContractError, DataError
+from nlakit.files.parquet import matrix, read_table, vector_array, write_table
 from nlakit.models.lora import read_tensors
-from nlakit.parquet import matrix, read_table, vector_array, write_table
-from nlakit.rundir import RunDir
+from nlakit.run.folder import RunDir
 from tests.conftest import D, build_contract
 
 PARTS = ("av", "ar", "rl", "test")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nlakit.config import SourceConfig
+from nlakit.config.sections import SourceConfig
 from nlakit.data.sources import Document, read_source
 from nlakit.errors import ConfigError, DataError
 

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlakit.config import SplitConfig, parse_config
+from nlakit.config.load import parse_config
+from nlakit.config.sections import SplitConfig
 from nlakit.data import corpus, split
 from nlakit.data.split import assign_parts, check_disjoint, normalised_shares, read_split
 from nlakit.errors import ConfigError, DataError, RunError
-from nlakit.rundir import RunDir
+from nlakit.run.folder import RunDir
 
 SHARES = normalised_shares(SplitConfig())
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from nlakit.config import EvalConfig
+from nlakit.config.sections import EvalConfig
 from nlakit.evaluate.bench import Bench
-from nlakit.rows import TableRows
+from nlakit.files.rows import TableRows
 
 
 def text_bench(

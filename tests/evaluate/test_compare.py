@@ -11,15 +11,7 @@ import pytest
 from nlakit.core.statistics import cluster_error
 from nlakit.errors import DataError
 from nlakit.evaluate.bench import Measured, Part
-from nlakit.evaluate.compare import (
-    PAIRED,
-    SUMMARISED,
-    UNPAIRED,
-    Side,
-    best_step,
-    claims,
-    compare,
-)
+from nlakit.evaluate.compare import PAIRED, SUMMARISED, UNPAIRED, Side, best_step, claims, compare
 from nlakit.evaluate.findings import findings
 
 KEY = ("roundtrip", "score", "real")

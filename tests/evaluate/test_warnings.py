@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nlakit.evaluate import (
+from nlakit.evaluate.bench import Bench
+from nlakit.evaluate.findings import findings
+from nlakit.evaluate.parts import (
     ar_reading,
     av_reading,
     av_sweep,
@@ -19,30 +21,13 @@ from nlakit.evaluate import (
     roundtrip,
     truth,
 )
-from nlakit.evaluate.bench import Bench
-from nlakit.evaluate.findings import findings
 from nlakit.evaluate.verdict import judge
 from nlakit.evaluate.warnings import warnings_of
-from nlakit.rows import TableRows
-from tests.evaluate import test_retrieval as documents
-from tests.evaluate.av_fakes import (
-    VECTORS,
-    FakeAV,
-    KnowingAR,
-    fake_bench,
-    honest_loss,
-    nearest_row,
-)
+from nlakit.files.rows import TableRows
+from tests.evaluate.av_fakes import VECTORS, FakeAV, KnowingAR, fake_bench, honest_loss, nearest_row
 from tests.evaluate.benches import text_bench
-from tests.evaluate.readers import (
-    VOCABULARY,
-    D,
-    bare,
-    content,
-    explanations,
-    honest,
-    reader_bench,
-)
+from tests.evaluate.parts import test_retrieval as documents
+from tests.evaluate.readers import VOCABULARY, D, bare, content, explanations, honest, reader_bench
 
 FULL = {"settings": {"profile": "full"}}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nlakit.config import SubjectConfig
+from nlakit.config.sections import SubjectConfig
 from nlakit.core.prompts import encode, find_marker, marker_neighbours, suffix_ids
 from nlakit.models.embedded import embedded_model
 from nlakit.models.subject import capture, decoder_of, load_subject, sliced_decoder

@@ -20,7 +20,7 @@ from transformers import (
     Mistral3Config,
 )
 
-from nlakit.config import SubjectConfig
+from nlakit.config.sections import SubjectConfig
 from nlakit.errors import ConfigError, ContractError, DataError, ModelError
 from nlakit.models.decode import Decoding, decode
 from nlakit.models.families import check_weights, is_tested, load_causal_lm

@@ -16,18 +16,18 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from nlakit import cli_files
-from nlakit.config import SubjectConfig
+from nlakit.cli import files as cli_files
+from nlakit.config.sections import SubjectConfig
 from nlakit.core.contract import read_contract
 from nlakit.core.metrics import cosine
 from nlakit.core.prompts import encode
 from nlakit.errors import ConfigError, ContractError, DataError, ModelError
+from nlakit.files.tabular import read_vectors
 from nlakit.models.foreign.convert import export_pair, import_pair
 from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
 from nlakit.models.verbalizer import Verbalizer
-from nlakit.tabular import read_vectors
 from tests.conftest import SMALL_LORA, D, build_contract, toy_tokenizer
 from tests.hubserver import running
 from tests.models.test_families import wrapped

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
-from nlakit.config import LoraConfig, SubjectConfig
+from nlakit.config.sections import LoraConfig, SubjectConfig
 from nlakit.errors import ContractError, ModelError
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nlakit.config import SubjectConfig
+from nlakit.config.sections import SubjectConfig
 from nlakit.models import precision
 
 

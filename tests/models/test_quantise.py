@@ -12,8 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from nlakit.calibrate import shape_of
-from nlakit.config import SubjectConfig
+from nlakit.config.sections import SubjectConfig
 from nlakit.data.activations import Reader
 from nlakit.errors import ConfigError, ContractError, DataError, ModelError
 from nlakit.models import quantise
@@ -30,6 +29,7 @@ from nlakit.models.subject import (
     verify_family,
 )
 from nlakit.models.verbalizer import Verbalizer
+from nlakit.studies.calibrate import shape_of
 from tests.conftest import SMALL_LORA, D, build_contract
 
 Load = Callable[..., Subject]

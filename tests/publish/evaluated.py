@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nlakit.config import EvalConfig
+from nlakit.config.sections import EvalConfig
 from nlakit.core.metrics import mean_unit
 from nlakit.evaluate import battery
 from nlakit.evaluate.bench import Bench
-from nlakit.rows import TableRows
+from nlakit.files.rows import TableRows
 
 PROVENANCE = {
     "pair": "ab" * 32,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nlakit.config import Phase, TrainConfig
+from nlakit.config.sections import Phase, TrainConfig
 from nlakit.errors import ModelError, RunError
 from nlakit.train.loop import Trainer, batch_at, trend
 from nlakit.train.optimizer import LossScale, MasterAdamW, learning_rate

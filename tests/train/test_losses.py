@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from nlakit.files.rows import TableRows
 from nlakit.models import head
 from nlakit.models.head import tiled_nll
 from nlakit.models.verbalizer import Verbalizer
-from nlakit.rows import TableRows
 from nlakit.train.ar import ar_loss, measure_ar
 from nlakit.train.av import measure_av
 from tests.conftest import SMALL_LORA, D, build_contract

@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from nlakit.config import ActivationsConfig, RunConfig
+from nlakit.config.sections import ActivationsConfig, RunConfig
 from nlakit.core.batches import batches_by_length
 from nlakit.core.prompts import encode
 from nlakit.errors import DataError
+from nlakit.files.parquet import VECTOR, read_table, vector_array, write_table
 from nlakit.models.head import head_of
 from nlakit.models.precision import check_finite
 from nlakit.models.subject import (
@@ -30,10 +31,9 @@ from nlakit.models.subject import (
     load_subject,
     sliced_decoder,
 )
-from nlakit.parquet import VECTOR, read_table, vector_array, write_table
-from nlakit.progress import ticker
-from nlakit.rundir import Rows, RunDir
-from nlakit.stage import stage
+from nlakit.run.folder import Rows, RunDir
+from nlakit.run.progress import ticker
+from nlakit.run.stage import stage
 
 
 @dataclass(frozen=True)

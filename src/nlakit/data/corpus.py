@@ -16,13 +16,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nlakit.config import CorpusConfig, RunConfig
+from nlakit.config.sections import CorpusConfig, RunConfig
 from nlakit.data.dedup import exact_key, near_duplicates
 from nlakit.data.sources import Document, read_source
 from nlakit.errors import DataError
-from nlakit.progress import ticker
-from nlakit.rundir import Rows, RunDir, atomic_path, atomic_write
-from nlakit.stage import stage
+from nlakit.run.folder import Rows, RunDir, atomic_path, atomic_write
+from nlakit.run.progress import ticker
+from nlakit.run.stage import stage
 
 SCHEMA = pa.schema([("doc_id", pa.string()), ("source_family", pa.string()), ("text", pa.string())])
 ROW_GROUP = 4096

@@ -20,7 +20,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from nlakit.core.textstats import words
+from nlakit.core.text.stats import words
 
 SHINGLE_WORDS = 8
 MAX_SHINGLES = 1 << 24

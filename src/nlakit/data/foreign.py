@@ -20,12 +20,12 @@ from nlakit.core.contract import FILE, Contract, Tokens, read_contract, table_si
 from nlakit.core.metrics import baseline, mean_unit
 from nlakit.data.tables import MEAN_FILE, measured_norms
 from nlakit.errors import ContractError, DataError
+from nlakit.files.parquet import VECTOR, matrix, read_table, vector_array, write_table
 from nlakit.models.foreign.convert import check_new, removed_on_error
 from nlakit.models.foreign.sidecar import CLOSE, OPEN, completed, escaped, unescaped
 from nlakit.models.nla import subject_of
 from nlakit.models.subject import Subject, load_subject
-from nlakit.parquet import VECTOR, matrix, read_table, vector_array, write_table
-from nlakit.rundir import RunDir, file_sha256
+from nlakit.run.folder import RunDir, file_sha256
 
 COUNTS = ("position", "n_raw_tokens")
 NAMES = {"av": "av_sft", "ar": "ar_sft", "rl": "rl", "test": "test"}

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nlakit.config import RunConfig
+from nlakit.config.sections import RunConfig
 from nlakit.core.contract import Contract, read_contract, table_sidecar
 from nlakit.errors import ContractError, DataError
+from nlakit.files.parquet import read_table
 from nlakit.models.subject import Subject
-from nlakit.parquet import read_table
 
 HELD_OUT = {"test": 0.12, "rl": 0.08}  # of the AR's documents, where a table of the part is missing
 

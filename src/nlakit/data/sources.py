@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nlakit.config import SourceConfig
+from nlakit.config.sections import SourceConfig
 from nlakit.errors import ConfigError, DataError
-from nlakit.textfile import decoded_lines, read_jsonl
+from nlakit.files.text import decoded_lines, read_jsonl
 
 BATCH_ROWS = 1024
 LONGEST_FIELD = 2**31 - 1

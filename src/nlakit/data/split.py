@@ -15,13 +15,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nlakit.config import RunConfig, SplitConfig
+from nlakit.config.sections import RunConfig, SplitConfig
 from nlakit.data.corpus import largest_remainder, order_key
 from nlakit.data.dedup import groups_of_near_duplicates
 from nlakit.errors import ConfigError, DataError
-from nlakit.progress import say, ticker
-from nlakit.rundir import Rows, RunDir, atomic_path
-from nlakit.stage import stage
+from nlakit.run.folder import Rows, RunDir, atomic_path
+from nlakit.run.progress import say, ticker
+from nlakit.run.stage import stage
 
 PARTS = ("av", "ar", "rl", "test")
 # Lower than what the corpus drops: half a shared page is no duplicate, but it is a leak.

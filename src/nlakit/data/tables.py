@@ -12,17 +12,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from nlakit.config import RunConfig, config_hash
+from nlakit.config.load import config_hash
+from nlakit.config.sections import RunConfig
 from nlakit.core.contract import Contract, Extraction, Provenance, Templates, Tokens, table_sidecar
 from nlakit.core.metrics import baseline, mean_unit
 from nlakit.core.prompts import find_marker, marker_neighbours, suffix_ids
 from nlakit.data import imported
 from nlakit.data.split import read_split
 from nlakit.errors import DataError
+from nlakit.files.parquet import matrix, read_table, write_table
 from nlakit.models.subject import Subject, load_subject, subject_sha256
-from nlakit.parquet import matrix, read_table, write_table
-from nlakit.rundir import Rows, RunDir, file_sha256, git_commit, library_versions
-from nlakit.stage import stage
+from nlakit.run.folder import Rows, RunDir, file_sha256, git_commit, library_versions
+from nlakit.run.stage import stage
 
 PARTS = ("av", "ar", "rl", "test")
 MEAN_FILE = "mean_unit.safetensors"

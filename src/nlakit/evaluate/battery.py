@@ -12,25 +12,30 @@ import pyarrow as pa
 import yaml
 
 from nlakit.core.statistics import estimate
-from nlakit.core.textstats import collapse_summary
+from nlakit.core.text.stats import collapse_summary
 from nlakit.errors import DataError
-from nlakit.evaluate import roundtrip
 from nlakit.evaluate.bench import Bench, Part
 from nlakit.evaluate.data_checks import check_data
 from nlakit.evaluate.findings import SCHEMA, findings, value_table
+from nlakit.evaluate.parts import roundtrip
 from nlakit.evaluate.scoring import MEASURES, Scores, gains, score_table, summarise
 from nlakit.evaluate.verdict import FLOORS, judge
 from nlakit.evaluate.warnings import warnings_of
-from nlakit.parquet import write_table
-from nlakit.progress import say
-from nlakit.rows import TableRows
-from nlakit.rundir import atomic_write
+from nlakit.files.parquet import write_table
+from nlakit.files.rows import TableRows
+from nlakit.run.folder import atomic_write
+from nlakit.run.progress import say
 
 Measure = Callable[[Bench], Part]
 # In their order: what the AV writes comes before what the AR reads of it.
 QUICK = ("av_reading", "roundtrip", "ar_reading", "baselines", "retrieval", "truth", "collapse")
 FULL = (*QUICK, "attribution", "av_sweep")
-JUDGED = ("rewrites", "judged_claims", "judged_quality")
+# Parts that ask a language model, with their modules.
+JUDGED = {
+    "rewrites": "judged.rewrites",
+    "judged_claims": "judged.claims",
+    "judged_quality": "judged.quality",
+}
 
 
 def write_evaluation(bench: Bench, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +89,8 @@ def run_part(name: str, bench: Bench) -> Part:
     # What lies in the cache decides who shares a batch, and so the last bits: a part begins anew,
     # so that it gives the same values after a restart.
     bench.forget()
-    measure: Measure = import_module(f"nlakit.evaluate.{name}").measure
+    module = JUDGED.get(name, f"parts.{name}")
+    measure: Measure = import_module(f"nlakit.evaluate.{module}").measure
     part = measure(bench)
     file.parent.mkdir(exist_ok=True)
     atomic_write(file, part.dump())

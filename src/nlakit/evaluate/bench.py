@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from nlakit.config import EvalConfig
+from nlakit.config.sections import EvalConfig
 from nlakit.core.metrics import baseline
 from nlakit.evaluate.scoring import row_scores
-from nlakit.rows import TableRows
+from nlakit.files.rows import TableRows
 
 if TYPE_CHECKING:  # an audit of a table needs no torch
     from nlakit.models.reconstructor import Reconstructor

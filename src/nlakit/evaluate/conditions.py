@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nlakit.core.prompts import encode
 from nlakit.core.statistics import derangement
-from nlakit.rows import TableRows
+from nlakit.files.rows import TableRows
 
 UNRELATED = (
     "The kettle was left on the stove while the guests looked for their coats.",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nlakit.core.metrics import baseline
-from nlakit.core.textstats import words
+from nlakit.core.text.stats import words
 from nlakit.evaluate.bench import Bench
 
 SHINGLE = 8  # words

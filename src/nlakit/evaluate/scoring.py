@@ -19,7 +19,7 @@ from nlakit.core.metrics import (
     retrieval_ranks,
 )
 from nlakit.core.statistics import estimate, paired_difference
-from nlakit.rows import TableRows
+from nlakit.files.rows import TableRows
 
 MEASURES = ("fve", "centred_cosine", "cosine", "mse")
 

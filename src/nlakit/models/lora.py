@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nlakit.config import LoraConfig
+from nlakit.config.sections import LoraConfig
 from nlakit.errors import ContractError, ModelError
 from nlakit.models.families import TARGETS
 

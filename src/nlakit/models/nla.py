@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from nlakit.config import SubjectConfig, precision_settings
+from nlakit.config.sections import SubjectConfig, precision_settings
 from nlakit.core.contract import Contract, Provenance, read_contract
 from nlakit.core.metrics import centred_cosine, cosine, fve_rows, mse_normalised
 from nlakit.core.prompts import encode
@@ -24,7 +24,7 @@ from nlakit.models.precision import check_finite
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, capture, load_subject, sliced_decoder
 from nlakit.models.verbalizer import Verbalizer
-from nlakit.progress import say
+from nlakit.run.progress import say
 
 Positions = Literal["last", "all"] | Sequence[int]
 MEAN_FILE = "mean_unit.safetensors"

@@ -7,9 +7,9 @@ import time
 
 import torch
 
-from nlakit.config import SubjectConfig
+from nlakit.config.sections import SubjectConfig
 from nlakit.errors import DataError
-from nlakit.progress import say
+from nlakit.run.progress import say
 
 # A CPU without bfloat16 units multiplies it some hundred times slower than float32; one with them,
 # or a GPU, at least half as fast. Nothing lies between, so a measurement always decides alike.

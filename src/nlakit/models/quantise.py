@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nlakit.config import SubjectConfig
+from nlakit.config.sections import SubjectConfig
 from nlakit.errors import ConfigError, ModelError
-from nlakit.progress import say
+from nlakit.run.progress import say
 
 
 def check_installed(purpose: str) -> None:

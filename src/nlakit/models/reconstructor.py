@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
-from nlakit.config import LoraConfig
+from nlakit.config.sections import LoraConfig
 from nlakit.core.batches import batches_by_length, padded
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.prompts import check_room, check_suffix, encode

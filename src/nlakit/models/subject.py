@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import DynamicCache
 
-from nlakit.config import SubjectConfig
+from nlakit.config.sections import SubjectConfig
 from nlakit.core.injection import inject
 from nlakit.errors import ModelError, first_line
 from nlakit.models.embedded import source_of
@@ -311,7 +311,7 @@ def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 def subject_sha256(subject: Subject) -> str | None:
     """Hash of the subject's weights file, where it is one local safetensors file."""
-    from nlakit.rundir import file_sha256
+    from nlakit.run.folder import file_sha256
 
     file = Path(subject.source) / "model.safetensors"
     return file_sha256(file) if file.exists() else None

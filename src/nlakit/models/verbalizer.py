@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from nlakit.config import LoraConfig
+from nlakit.config.sections import LoraConfig
 from nlakit.core.batches import batches_by_length
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.injection import inject, marker_rows

@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import nn
 
-from nlakit.config import LoraConfig
+from nlakit.config.sections import LoraConfig
 from nlakit.core.contract import Contract, read_contract
 from nlakit.errors import ContractError, ModelError
 from nlakit.models.lora import (
@@ -25,8 +25,8 @@ from nlakit.models.lora import (
     read_tensors,
     save_adapter,
 )
-from nlakit.progress import say
-from nlakit.rundir import file_sha256
+from nlakit.run.folder import file_sha256
+from nlakit.run.progress import say
 
 WEIGHTS_FILE = "weights.safetensors"
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from nlakit.errors import DataError, RunError
 from nlakit.evaluate.compare import Side
-from nlakit.parquet import read_table
-from nlakit.rows import TableRows
-from nlakit.rundir import RunDir
+from nlakit.files.parquet import read_table
+from nlakit.files.rows import TableRows
+from nlakit.run.folder import RunDir
 
 FILES = ("results.json", "findings.parquet", "values.parquet", "rows.parquet", "eval.yaml")
 DATED = {"manifest.json": "finished", "begin.json": "started", "card.json": "evaluated"}

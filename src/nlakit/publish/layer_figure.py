@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from nlakit.publish.figures import BLUE, GREY, ORANGE, STYLE
+from nlakit.publish.report.figures import BLUE, GREY, ORANGE, STYLE
 
 INK, RULE = "#333a41", "#d9dde1"
 PAPER: dict[Any, Any] = {
@@ -31,7 +31,7 @@ Record = Mapping[str, Any]
 
 
 def draw(report: Report, target: Path) -> None:
-    """Write the PNG of what `nlakit.layers.survey` returns."""
+    """Write the PNG of what `nlakit.studies.layers.survey` returns."""
     with matplotlib.rc_context(PAPER):
         figure = Figure(figsize=(11.5, 6.0), layout="constrained")
         grid = figure.subplots(2, 4, sharex=True)

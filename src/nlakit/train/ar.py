@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
-from nlakit.config import ARConfig, PairConfig, RunConfig
+from nlakit.config.sections import ARConfig, PairConfig, RunConfig
 from nlakit.core.contract import Contract
 from nlakit.core.metrics import baseline, centred_cosine, fve_rows
 from nlakit.core.statistics import derangement
+from nlakit.files.rows import TableRows, read_mean, read_rows
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
-from nlakit.rows import TableRows, read_mean, read_rows
-from nlakit.rundir import Rows, RunDir
-from nlakit.stage import stage
+from nlakit.run.folder import Rows, RunDir
+from nlakit.run.stage import stage
 from nlakit.train.loop import Trainer
 
 

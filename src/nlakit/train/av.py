@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from nlakit.config import AVConfig, RunConfig
+from nlakit.config.sections import AVConfig, RunConfig
 from nlakit.core.contract import Contract
 from nlakit.core.scaling import check_scale
 from nlakit.core.statistics import derangement
+from nlakit.files.rows import TableRows, read_mean, read_rows
 from nlakit.models.subject import load_subject
 from nlakit.models.verbalizer import Verbalizer
-from nlakit.progress import say
-from nlakit.rows import TableRows, read_mean, read_rows
-from nlakit.rundir import Rows, RunDir
-from nlakit.stage import stage
+from nlakit.run.folder import Rows, RunDir
+from nlakit.run.progress import say
+from nlakit.run.stage import stage
 from nlakit.train.ar import copy_mean, enable_checkpointing
 from nlakit.train.loop import Trainer
 

@@ -17,10 +17,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from nlakit.config import TrainConfig
+from nlakit.config.sections import TrainConfig
 from nlakit.errors import ModelError, RunError
-from nlakit.progress import ticker
-from nlakit.rundir import atomic_write
+from nlakit.run.folder import atomic_write
+from nlakit.run.progress import ticker
 from nlakit.train.optimizer import LossScale, MasterAdamW, learning_rate
 
 KEEP_CHECKPOINTS = 2

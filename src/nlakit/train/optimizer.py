@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from nlakit.config import Phase
+from nlakit.config.sections import Phase
 from nlakit.models.quantise import check_installed
 
 

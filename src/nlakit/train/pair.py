@@ -12,15 +12,15 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from nlakit.config import PairConfig, RunConfig
+from nlakit.config.sections import PairConfig, RunConfig
 from nlakit.core.contract import FILE, Contract, read_contract
+from nlakit.files.rows import TableRows, read_mean, read_rows
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, load_subject
 from nlakit.models.verbalizer import Verbalizer
-from nlakit.progress import ticker
-from nlakit.rows import TableRows, read_mean, read_rows
-from nlakit.rundir import Rows, RunDir, atomic_write
-from nlakit.stage import stage
+from nlakit.run.folder import Rows, RunDir, atomic_write
+from nlakit.run.progress import ticker
+from nlakit.run.stage import stage
 from nlakit.train.ar import ARTask, copy_mean, enable_checkpointing
 from nlakit.train.loop import Trainer
 

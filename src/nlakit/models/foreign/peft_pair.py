@@ -14,7 +14,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import save_file
 
-from nlakit.config import LoraConfig
+from nlakit.config.sections import LoraConfig
 from nlakit.core.contract import Contract
 from nlakit.errors import ContractError, first_line
 from nlakit.models.foreign.folders import read_json

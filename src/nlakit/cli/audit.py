@@ -1,0 +1,141 @@
+"""The command that audits a table of rows that somebody else made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False)
+
+OWN = ("real", "explanation")
+HIDDEN = frozenset({"unique_40", "unique_80", "unique_120", "unique_200", "cjk"})
+# Part → the question its measures answer.
+QUESTIONS = {
+    "collapse": "Do the texts differ?",
+    "roundtrip": "How near are the reconstructions, and to what floor?",
+    "stored": "The same, as stored in the table",
+    "source": "Are the texts about their sources?",
+    "token": "Do the texts name the token that was read?",
+    "labels": "Labels",
+    "split": "Has training seen these rows?",
+}
+
+
+def audit(
+    file: Annotated[Path, typer.Argument(metavar="ROWS", help=".jsonl, .csv or .parquet")],
+    save: Annotated[
+        Path | None, typer.Option("--save", help="a .json file, or a folder for results.json")
+    ] = None,
+    gate: Annotated[
+        bool,
+        typer.Option("--gate", help="exit 3 if collapsed, content-blind, contaminated or cut"),
+    ] = False,
+) -> None:
+    """Audit a table of explanations, scores or vectors that somebody else made.
+
+    Any of these columns will do: explanation, cosine, mse, or activation_vector with
+    reconstruction; each further one (doc_id, row_id, variant, source_text, label, split, fve, ...)
+    allows more. What could not be said is listed with the column it needs.
+    """
+    from nlakit.evaluate.audit.audit import GATE
+    from nlakit.evaluate.audit.audit import audit as audited
+    from nlakit.evaluate.audit.table import read_audit_table
+    from nlakit.run.folder import atomic_write
+
+    results = audited(read_audit_table(file))
+    _show(results)
+    if save is not None:
+        target = save if save.suffix == ".json" else save / "results.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(target, json.dumps(results, ensure_ascii=False, indent=1) + "\n")
+        _say([str(target)])
+    if gate and GATE & {one["code"] for one in results["warnings"]}:
+        raise typer.Exit(3)
+
+
+def _show(results: Mapping[str, Any]) -> None:
+    rows, found = results["rows"], results["provenance"]
+    _say([f"{found['file']}: {rows['judged']} rows judged of {rows['table']}, "
+          f"{rows['documents']} documents"])  # fmt: skip
+    for one in results["warnings"]:
+        console.print(f"[bold red]{one['code']}[/bold red]: ", end="")
+        _say([one["message"]])
+    if not results["warnings"]:
+        _say(["no warning"])
+    if verdict := results["verdict"]:
+        console.print(f"[bold]verdict: {verdict['word']}[/bold]")
+        _say(f"  {reason}" for reason in verdict["reasons"])
+    for part, question in QUESTIONS.items():
+        records = [r for r in results["findings"] if r["part"] == part and r["group"] == "all"]
+        if records:
+            console.print(_table(question, records, _shown(records)))
+    if card := results["detail"].get("roundtrip", {}).get("card"):
+        _say([_card(card)])
+    _say(f"note: {note}" for note in results["notes"])
+    _say(f"could not be said: {one['measure']} (needs {one['missing']})"
+         for one in results["unsaid"])  # fmt: skip
+
+
+def _shown(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What a terminal has room for: the judged texts, their floors beside them, and of other
+    conditions one score; --save has everything."""
+    own = {r["measure"] for r in records if r["condition"] in OWN}
+    lead = "centred_cosine" if "centred_cosine" in own else "cosine"
+    return [
+        r for r in records
+        if r["measure"] not in HIDDEN
+        and (r["condition"] in OWN or r["measure"] not in own or r["measure"] == lead)
+    ]  # fmt: skip
+
+
+def _table(
+    question: str, records: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]
+) -> Table:
+    means = {(r["measure"], r["condition"]): r["mean"] for r in records}
+    table = Table(title=question, title_justify="left")
+    for column in ("measure", "of", "mean [95%]", "beside", "gain [95%]", "rows"):
+        table.add_column(column, justify="left" if column in ("measure", "of") else "right")
+    for r in shown:
+        floor = means.get((r["measure"], r["floor"]))
+        table.add_row(
+            r["measure"],
+            r["condition"],
+            _span(r["mean"], r["low"], r["high"]),
+            "" if floor is None else f"{floor:.3f} {r['floor']}",
+            _span(r["gain"], r["gain_low"], r["gain_high"], "+"),
+            str(r["rows"]),
+        )
+    return table
+
+
+def _span(mean: float | None, low: float | None, high: float | None, sign: str = "") -> str:
+    if mean is None:
+        return ""
+    bounds = "no interval" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+    return f"{mean:{sign}.3f} {bounds}"
+
+
+def _card(card: Mapping[str, Any]) -> str:
+    """The block in which the Gemma-4-E2B card gives its raw cosines."""
+    head = f"raw cosine as model cards give it: {card['evaluated']} of {card['attempted']} rows"
+    if "mean" not in card:
+        return head
+    return (
+        f"{head}, {card['mean']:.3f} ± {card['sd']:.3f}, median {card['median']:.3f}, "
+        f"{card['min']:.3f} to {card['max']:.3f}, {card['above_0_30']:.0%} above 0.30"
+    )
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("audit")(audit)

@@ -1,0 +1,163 @@
+"""The command that evaluates a pair, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from nlakit.cli.options import Out, Sets, guarded, resolve
+from nlakit.config.load import parse_config, with_overrides
+from nlakit.config.sections import RunConfig
+from nlakit.errors import ConfigError
+from nlakit.files.tabular import span
+from nlakit.publish.report.parts import NAMES, ROLE_OF
+from nlakit.run.folder import FOLDERS, RunDir
+
+console = Console(highlight=False)
+Target = Annotated[
+    str | None, typer.Argument(metavar="[CONFIG|RUN|PAIR]", help="what to evaluate; `demo` too")
+]
+AV = Annotated[str | None, typer.Option("--av", help="take the AV of this run, pair or half")]
+AR = Annotated[str | None, typer.Option("--ar", help="take the AR of this run, pair or half")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="rows: a run, a folder with test.parquet, or a table")
+]
+Profile = Annotated[str | None, typer.Option("--profile", help="quick, or full")]
+Base = Annotated[str | None, typer.Option(help="the subject, where the sidecar's has moved")]
+Precision = Annotated[str | None, typer.Option(help="float32, bfloat16, nf4+bfloat16, ...")]
+Gate = Annotated[bool, typer.Option("--gate", help="exit 3 below content-sensitive")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    target: Target = None,
+    av: AV = None,
+    ar: AR = None,
+    data: Data = None,
+    profile: Profile = None,
+    sets: Sets = None,
+    out: Out = None,
+    redo: bool = False,
+    gate: Gate = False,
+    base_model: Base = None,
+    precision: Precision = None,
+) -> None:
+    """Score a pair beside its floors, name its failures and give the verdict.
+
+    A run is evaluated on its own test part. Any AV goes with any AR: --av X --ar Y --data ROWS.
+    """
+    sets = [*(sets or []), *([f"eval.profile={profile}"] if profile else [])]
+    if target and not (av or ar or data) and _is_run(target):
+        if base_model or precision:
+            raise ConfigError(
+                "--base-model and --precision are for pairs",
+                found=f"the run {target}",
+                do="give the pair's folder, or --set subject.model=... and the like",
+            )
+        config, path = resolve(target, out, sets)
+        guarded(config, path, ["eval"] if redo else [], ("eval",))
+        results = show_run(path)
+    else:
+        if redo:
+            raise ConfigError("--redo is for runs", do="give another --out, or remove the folder")
+        results = _outside(av or target, ar or target, data, sets, out, base_model, precision)
+    if gate and results["verdict"]["word"] != "content-sensitive":
+        raise typer.Exit(3)
+
+
+def _is_run(target: str) -> bool:
+    return Path(target).is_file() or (Path(target) / "config.yaml").exists()
+
+
+def _outside(
+    av: str | None,
+    ar: str | None,
+    data: str | None,
+    sets: list[str],
+    out: Path | None,
+    base_model: str | None,
+    precision: str | None,
+) -> dict[str, Any]:
+    from nlakit.studies.evaluation import evaluate_pair
+
+    if av is None or ar is None:
+        raise ConfigError("what is to be evaluated?", do="give a run, a pair, or --av and --ar")
+    config: RunConfig = parse_config(with_overrides({"name": "eval"}, sets))
+    folder = out or Path("runs") / f"eval-{Path(ar).name}"
+    results = evaluate_pair(
+        av, ar, data, config.eval, folder,
+        seed=config.seed, base_model=base_model, precision=precision,
+        device=config.subject.device, requests=config.requests,
+    )  # fmt: skip
+    show(results, str(folder))
+    return results
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """results.json of a run; RunError if the run is not evaluated."""
+    file = RunDir(path).need("eval") / "results.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def show_run(path: Path) -> dict[str, Any]:
+    """Print a run's results, and where its report is."""
+    results = read_results(path)
+    show(results, str(path))
+    report = path / FOLDERS["report"] / "report.html"
+    if report.exists():
+        console.print(f"report: {report}", markup=False, soft_wrap=True)
+    return results
+
+
+def show(results: dict[str, Any], where: str) -> None:
+    """Scores beside their floors, what the texts are like, warnings and verdict."""
+    table = Table(
+        title=f"{where}: {results['rows']['attempted']} held-out rows",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,  # as wide as 80 columns
+    )
+    for column in ("the AR is fed", "FVE [95%]", "centred cosine [95%]", "top-1"):
+        table.add_column(column, justify="left" if column.startswith("the") else "right")
+    role = "pair"
+    for name, label in NAMES.items():
+        found = results["scores"].get(name)
+        if found is None:
+            continue
+        if ROLE_OF[name] != role:
+            role = ROLE_OF[name]
+            table.add_row(f"[dim]{role}[/dim]")
+        top = found.get("retrieval")
+        table.add_row(
+            f" {label}",
+            span(found["fve"]),
+            span(found["centred_cosine"]),
+            f"{top['top1']:.2f}" if top else "",
+        )
+    console.print(table)
+    texts = results["texts"]
+    gap = f"AV gap {span(results['av_loss']['gap'])} nats a token; " if "av_loss" in results else ""
+    console.print(
+        f"{gap}{texts['unique']['full']:.0%} of texts unique, "
+        f"{texts['empty_share']:.0%} empty, {texts['loop_share']:.0%} with a loop",
+        markup=False,
+    )
+    gain = results["gains"]["centred_cosine"]
+    console.print(
+        f"content gain {span(gain)} over {gain['best_floor']}", markup=False, soft_wrap=True
+    )
+    for one in results.get("warnings", []):
+        console.print(f"[yellow]warning {one['code']}[/yellow]: ", end="")
+        console.print(one["message"], markup=False, soft_wrap=True)
+    verdict = results["verdict"]
+    console.print(f"[bold]verdict: {verdict['word']}[/bold]")
+    for reason in verdict["reasons"]:
+        console.print(f"  {reason}", markup=False, soft_wrap=True)

@@ -1,0 +1,130 @@
+"""Commands about the files of other NLA projects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+from rich.console import Console
+
+from nlakit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nlakit.models.nla import NLA
+
+console = Console(highlight=False)
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="folder, hub id, or Parquet file")]
+Pair = Annotated[str, typer.Argument(metavar="PAIR", help="pair, half or run folder; hub id; demo")]
+TargetPath = Annotated[Path, typer.Argument(metavar="TARGET", help="a new folder")]
+Other = Annotated[
+    str | None, typer.Option("--with", metavar="SOURCE", help="the other half, if it lies apart")
+]
+BaseModel = Annotated[
+    str | None, typer.Option(help="the subject, if not the one that the sidecar names")
+]
+Precision = Annotated[
+    str | None, typer.Option(help="float32, bfloat16, nf4+bfloat16, ...; as recorded unless given")
+]
+Vectors = Annotated[
+    Path | None, typer.Option(help="raw activations of the layer (.npy, .parquet), for floors")
+]
+ArBlocks = Annotated[
+    int | None, typer.Option(min=1, help="depth of a PEFT AR that adapts the whole model")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, mps")]
+Form = Annotated[str, typer.Option("--format", help="kitft (plain models) or peft (adapters)")]
+Centring = Annotated[
+    bool, typer.Option("--allow-centring", help="write an AV that other tools cannot feed")
+]
+Tables = Annotated[bool, typer.Option("--tables", help="write a run's tables, not its pair")]
+
+
+def load_pair(
+    pair: str,
+    other: str | None,
+    base_model: str | None,
+    precision: str | None,
+    ar_blocks: int | None,
+    device: str,
+) -> NLA:
+    """The pair, or half, that a command was given, with its other half if that lies elsewhere."""
+    from nlakit.models.nla import NLA
+
+    return NLA.load(
+        [pair, other] if other else pair,
+        base_model=base_model, precision=precision, ar_blocks=ar_blocks, device=device,
+    )  # fmt: skip
+
+
+def import_(
+    source: Source,
+    target: TargetPath,
+    other: Other = None,
+    base_model: BaseModel = None,
+    precision: Precision = None,
+    vectors: Vectors = None,
+    ar_blocks: ArBlocks = None,
+    device: Device = "auto",
+) -> None:
+    """Store another project's pair, half or tables in nlakit's format."""
+    from nlakit.data.foreign import are_tables, import_tables
+
+    if are_tables(Path(source)):
+        pairs = {"--with": other, "--vectors": vectors, "--ar-blocks": ar_blocks}
+        if given := [name for name, value in pairs.items() if value is not None]:
+            raise ConfigError(
+                "an option for pairs was given for tables", found=given, do="leave it out"
+            )
+        lines = import_tables(Path(source), target, base_model, precision, device)
+    else:
+        from nlakit.files.tabular import read_vectors
+        from nlakit.models.foreign.convert import import_pair
+
+        lines = import_pair(
+            [source, other] if other else [source],
+            target,
+            read_vectors(vectors) if vectors else None,
+            vectors.name if vectors else "",
+            base_model=base_model,
+            precision=precision,
+            ar_blocks=ar_blocks,
+            device=device,
+        )
+    _say(lines)
+
+
+def export(
+    pair: Pair,
+    target: TargetPath,
+    form: Form = "kitft",
+    allow_centring: Centring = False,
+    tables: Tables = False,
+    base_model: BaseModel = None,
+    precision: Precision = None,
+    device: Device = "auto",
+) -> None:
+    """Write a pair, or a run's tables, in the format of other projects."""
+    if form not in ("kitft", "peft"):
+        raise ConfigError("unknown --format", found=form, do="kitft or peft")
+    if tables:
+        from nlakit.data.foreign import export_tables
+
+        _say(export_tables(Path(pair), target))
+        return
+    from nlakit.models.foreign.convert import export_pair
+    from nlakit.models.nla import NLA
+
+    nla = NLA.load(pair, base_model=base_model, precision=precision, device=device)
+    chosen = cast(Literal["kitft", "peft"], form)
+    _say(export_pair(nla, target, chosen, allow_centring))
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("import")(import_)
+    app.command("export")(export)

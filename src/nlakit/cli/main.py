@@ -1,0 +1,287 @@
+"""Parse, call one function, print what it made."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nlakit import __version__
+from nlakit.cli import audit as cli_audit
+from nlakit.cli import card as cli_card
+from nlakit.cli import compare as cli_compare
+from nlakit.cli import evaluate as cli_eval
+from nlakit.cli import files as cli_files
+from nlakit.cli import hub as cli_hub
+from nlakit.cli import labels as cli_labels
+from nlakit.cli import layers as cli_layers
+from nlakit.cli import presets as cli_presets
+from nlakit.cli import probe as cli_probe
+from nlakit.cli.files import ArBlocks, BaseModel, Device, Other, Pair, Precision, load_pair
+from nlakit.cli.options import Out, Sets, Target, guarded, resolve
+from nlakit.config.load import dump_config
+from nlakit.config.sections import RunConfig
+from nlakit.errors import ConfigError, LimitReached, NlakitError
+from nlakit.files.tabular import emit, read_lines, read_vectors
+from nlakit.run import pipeline
+from nlakit.run.folder import RunDir
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train, audit and use natural language autoencoders.",
+)
+console = Console(highlight=False)
+Redo = Annotated[
+    list[str] | None, typer.Option("--redo", metavar="STAGE", help="replace a stage's result")
+]
+Format = Annotated[str, typer.Option("--format", help="table or jsonl")]
+Save = Annotated[Path | None, typer.Option("--save", help="write to this file (.jsonl, .parquet)")]
+
+
+@app.command()
+def run(target: Target, sets: Sets = None, out: Out = None, redo: Redo = None) -> None:
+    """Run every stage: skip the finished, resume the half-done."""
+    config, path = resolve(target, out, sets)
+    guarded(config, path, redo or [], pipeline.STAGES)
+    cli_eval.show_run(path)
+
+
+def _add_stage(name: str) -> None:
+    def command(target: Target, sets: Sets = None, out: Out = None, redo: bool = False) -> None:
+        config, path = resolve(target, out, sets)
+        guarded(config, path, [name] if redo else [], (name,))
+
+    about = {
+        "corpus": "Read, clean and freeze the documents.",
+        "activations": "Read layer K of the subject at drawn positions.",
+        "split": "Assign documents to the parts av, ar, rl and test.",
+        "tables": "Join vectors, parts and labels into training tables.",
+        "ar": "Train the reconstructor on labels.",
+        "av": "Train the verbalizer on labels.",
+        "pair": "Adapt the reconstructor to the verbalizer's own texts.",
+        "report": "Write the HTML report.",
+    }
+    app.command(name, help=about[name])(command)
+
+
+for _name in pipeline.STAGES:
+    if _name == "labels":
+        cli_labels.register(app)
+    elif _name == "eval":
+        cli_eval.register(app)
+    else:
+        _add_stage(_name)
+
+
+@app.command()
+def status(target: Target, sets: Sets = None, out: Out = None) -> None:
+    """Say what is done, half-done or stale, with counts and times."""
+    config, path = resolve(target, out, sets)
+    rundir = RunDir(path)
+    rundir.check_format()
+    table = Table(title=str(path))
+    for column in ("stage", "state", "rows", "dropped", "seconds", "finished"):
+        table.add_column(column, justify="right" if column in ("rows", "seconds") else "left")
+    stale: list[str] = []
+    for item in pipeline.status(config, rundir):
+        manifest = item.manifest
+        stale += [f"{item.stage}: {change}" for change in item.changes]
+        dropped = manifest.rows.dropped if manifest else {}
+        table.add_row(
+            item.stage,
+            item.state,
+            f"{manifest.rows.kept}" if manifest else "",
+            ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n),
+            f"{manifest.seconds:.0f}" if manifest else "",
+            manifest.finished if manifest else "",
+        )
+    console.print(table)
+    for line in stale:
+        console.print(f"stale {line}", markup=False, soft_wrap=True)
+    holder = rundir.holder()
+    console.print(f"held by process {holder}" if holder else "no process holds this run")
+
+
+@app.command()
+def stop(path: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
+    """End the process, and its children, that hold a run; finished chunks stay."""
+    from nlakit.run.stop import stop as stop_run
+
+    console.print(f"ended {stop_run(RunDir(path))} process(es); resume with nlakit run {path}")
+
+
+@app.command()
+def config(target: Annotated[str | None, typer.Argument(metavar="CONFIG|RUN")] = None) -> None:
+    """Print every setting: of a configuration resolved, or the defaults with their meaning."""
+    if target is not None:
+        typer.echo(dump_config(resolve(target, None, None)[0]), nl=False)
+        return
+    schema = RunConfig.model_json_schema()
+    _print_schema(schema, schema, "")
+
+
+def _print_schema(node: dict[str, Any], root: dict[str, Any], prefix: str) -> None:
+    for name, field in node.get("properties", {}).items():
+        reference = field.get("$ref") or field.get("allOf", [{}])[0].get("$ref")
+        if reference:
+            _print_schema(root["$defs"][reference.split("/")[-1]], root, f"{prefix}{name}.")
+            continue
+        default = json.dumps(field["default"], ensure_ascii=False) if "default" in field else "—"
+        about = field.get("description", "")
+        console.print(
+            f"[bold]{prefix}{name}[/bold] = {escape(default)}  [dim]{escape(about)}[/dim]",
+            soft_wrap=True,
+        )
+        items = field.get("items", {}).get("$ref")
+        if items:
+            _print_schema(root["$defs"][items.split("/")[-1]], root, f"{prefix}{name}[].")
+
+
+@app.command()
+def plan(target: Target, sets: Sets = None, out: Out = None) -> None:
+    """Predict rows, tokens, FLOPs, disk, memory and time from a short calibration."""
+    from nlakit.studies.plan import predict, table_of
+
+    settings, path = resolve(target, out, sets)
+    console.print(table_of(predict(settings, RunDir(path))))
+
+
+@app.command()
+def doctor() -> None:
+    """Examine versions, devices, precision, memory, disk, keys (by name) and known clashes."""
+    from nlakit.studies.doctor import examine
+
+    found = examine()
+    table = Table(show_header=False)
+    colour = {"ok": "green", "note": "yellow", "problem": "red"}
+    for item in found:
+        mark = f"[{colour[item.status]}]{item.status}[/]"
+        advice = f"\n{item.advice}" if item.advice else ""
+        table.add_row(item.name, mark, escape(f"{item.detail}{advice}"))
+    console.print(table)
+    if any(item.status == "problem" for item in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    pair: Pair,
+    text: Annotated[str | None, typer.Argument()] = None,
+    position: Annotated[
+        list[int] | None, typer.Option("--position", "-p", help="token index, may be negative")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="every token of the text")] = False,
+    vectors: Annotated[Path | None, typer.Option(help="Parquet or .npy of raw vectors")] = None,
+    format: Format = "table",
+    save: Save = None,
+    other: Other = None,
+    base_model: BaseModel = None,
+    precision: Precision = None,
+    ar_blocks: ArBlocks = None,
+    device: Device = "auto",
+) -> None:
+    """Put activations into words: of a text at positions, or raw vectors from a file."""
+    if (text is None) == (vectors is None):
+        raise ConfigError("give a text or --vectors", found="both" if text else "neither")
+    what = read_vectors(vectors) if vectors else text
+    nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
+    found = nla.explain(what, "all" if every else position or "last")  # type: ignore[arg-type]
+    emit(found.as_dicts(), format, save)
+
+
+@app.command()
+def reconstruct(
+    pair: Pair,
+    texts: Annotated[list[str] | None, typer.Argument()] = None,
+    file: Annotated[Path | None, typer.Option(help="one explanation a line")] = None,
+    format: Format = "jsonl",
+    save: Save = None,
+    other: Other = None,
+    base_model: BaseModel = None,
+    precision: Precision = None,
+    ar_blocks: ArBlocks = None,
+    device: Device = "auto",
+) -> None:
+    """Turn explanations into vectors."""
+    rows = read_lines(file) if file else list(texts or [])
+    if not rows:
+        raise ConfigError("give explanations, or --file")
+    nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
+    made = nla.reconstruct(rows)
+    records = [
+        {"explanation": text, "activation_vector": vector.tolist()}
+        for text, vector in zip(rows, made, strict=True)
+    ]
+    emit(records, format, save)
+
+
+@app.command()
+def score(
+    pair: Pair,
+    vectors: Annotated[Path, typer.Option(help="Parquet or .npy of raw vectors, a row a text")],
+    texts: Annotated[list[str] | None, typer.Argument()] = None,
+    file: Annotated[Path | None, typer.Option(help="one explanation a line")] = None,
+    format: Format = "table",
+    save: Save = None,
+    other: Other = None,
+    base_model: BaseModel = None,
+    precision: Precision = None,
+    ar_blocks: ArBlocks = None,
+    device: Device = "auto",
+) -> None:
+    """Score explanations against vectors, with the empty text as floor beside each."""
+    rows = read_lines(file) if file else list(texts or [])
+    real = read_vectors(vectors)
+    nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
+    found = nla.score(rows, real)
+    floors = nla.score([""] * len(rows), real)
+    records = [
+        {"explanation": text, **vars(one), "floor": floor.centred_cosine}
+        for text, one, floor in zip(rows, found, floors, strict=True)
+    ]
+    emit(records, format, save)
+
+
+for _commands in (
+    cli_audit, cli_compare, cli_probe, cli_card, cli_presets, cli_layers, cli_files, cli_hub
+):  # fmt: skip
+    _commands.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version")] = False) -> None:
+    if version:
+        console.print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: user mistakes are one line on standard error and exit code 2; a limit that the
+    user set ends with 4."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    # It misses a kernel of a hub that it can do without.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    try:
+        app()
+    except LimitReached as reached:
+        Console(stderr=True, highlight=False).print(str(reached), soft_wrap=True, markup=False)
+        sys.exit(4)
+    except NlakitError as error:
+        Console(stderr=True, highlight=False).print(
+            f"[red]error:[/red] {escape(str(error))}", soft_wrap=True
+        )
+        sys.exit(2)

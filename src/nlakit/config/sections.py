@@ -1,0 +1,261 @@
+"""One frozen pydantic model a stage; unknown keys are errors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from nlakit.config.base import Count, Positive, Section, Share
+from nlakit.config.labels import LabelsConfig, RequestsConfig, ServiceConfig
+
+
+class SubjectConfig(Section):
+    """The model whose activations are read."""
+
+    model: str = Field(default="gemma-3-270m", description="embedded name, local folder or hub id")
+    revision: str | None = Field(default=None, description="hub revision")
+    layer: Count = Field(default=12, description="K, 0-based block; reads the output of block K")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="auto: bfloat16 where the device multiplies it fast"
+    )
+    quantisation: Literal["nf4"] | None = Field(
+        default=None, description="4-bit weights of the blocks; dtype is what they compute in"
+    )
+    ple_on_cpu: bool = Field(
+        default=False, description="keep Gemma's per-layer embeddings in main memory"
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, mps")
+    trust_remote_code: bool = Field(
+        default=False, description="run Python code that comes with the model: it can do anything"
+    )
+
+    @property
+    def precision(self) -> str:
+        """What the contract records: `bfloat16`, or `nf4+bfloat16` if quantised."""
+        return f"{self.quantisation}+{self.dtype}" if self.quantisation else self.dtype
+
+
+def precision_settings(precision: str) -> dict[str, str | None]:
+    """The settings that a recorded precision stands for."""
+    quantisation, _, dtype = precision.rpartition("+")
+    return {"quantisation": quantisation or None, "dtype": dtype}
+
+
+class SourceConfig(Section):
+    """One source of documents: the embedded demo corpus, a file or a Hugging Face dataset."""
+
+    path: str = Field(
+        default="demo", description="'demo', a .txt/.jsonl/.csv/.parquet file, a folder"
+    )
+    dataset: str | None = Field(default=None, description="Hugging Face dataset name, streamed")
+    subset: str | None = None
+    dataset_split: str = "train"
+    text_column: str = "text"
+    id_column: str | None = None
+    family: str | None = Field(
+        default=None, description="source_family of all documents of the source"
+    )
+    family_column: str | None = None
+    weight: float = Field(
+        default=1.0, gt=0, description="share in the mix, relative to other sources"
+    )
+    limit: Positive | None = Field(
+        default=None, description="documents read from this source at most"
+    )
+
+
+class CorpusConfig(Section):
+    sources: tuple[SourceConfig, ...] = (SourceConfig(),)
+    max_documents: Positive | None = None
+    min_characters: Count = 400
+    near_duplicate_share: Share = Field(
+        default=0.5,
+        description="drop a document sharing this much of its 8-word shingles with another",
+    )
+
+
+class ActivationsConfig(Section):
+    positions_per_document: Positive = 8
+    skip_first: Count = Field(default=50, description="tokens of a document that are never sampled")
+    max_tokens: Positive = Field(default=256, description="tokens of a document that are read")
+    extra_layers: tuple[Count, ...] = Field(
+        default=(), description="more layers taken in the same pass"
+    )
+    expected_tokens: Count = Field(
+        default=5,
+        description="the subject's likeliest next tokens kept a row; 0 skips blocks above K",
+    )
+    tokens_per_batch: Positive = 2048
+    documents_per_chunk: Positive = 128
+
+
+class SplitConfig(Section):
+    """Shares of the documents; they are normalised to sum to one."""
+
+    av: Share = 0.40
+    ar: Share = 0.40
+    rl: Share = 0.08
+    test: Share = 0.12
+
+
+class TablesConfig(Section):
+    source: str | None = Field(
+        default=None, description="folder of `nlakit import`ed tables, in place of own rows"
+    )
+    marker: str | None = Field(
+        default=None, description="marker character; found by search if not given"
+    )
+    av_template: str = "<concept>{marker}</concept> <explanation>"
+    av_close: str = "</explanation>"
+    ar_template: str = "Summary of the following text: <text>{explanation}</text> <summary>"
+
+
+class Phase(Section):
+    """A stretch of training with one learning-rate schedule."""
+
+    steps: Positive
+    lr: float = Field(gt=0, allow_inf_nan=False)
+    schedule: Literal["cosine", "constant", "linear"] = "cosine"
+    warmup: Count = 10
+    end_factor: Share = Field(default=0.1, description="learning rate at the end, as a share of lr")
+
+
+class LoraConfig(Section):
+    r: Positive = 32
+    alpha: float = Field(default=64.0, gt=0)
+
+
+class TrainConfig(Section):
+    """What every training stage shares."""
+
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    batch_rows: Positive = 16
+    accumulation: Positive = 1
+    max_tokens: Positive = Field(default=256, description="longer texts are cut")
+    lora: LoraConfig | None = Field(
+        default=LoraConfig(), description="adapters; null trains all weights of the half"
+    )
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        default="adamw", description="adamw8bit: states of 8 bits, by bitsandbytes"
+    )
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    gradient_checkpointing: bool = False
+    checkpoint_every: Positive = 50
+    measure_every: Positive = 50
+    measure_rows: Positive = 64
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+
+    @property
+    def steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+    @property
+    def rank(self) -> int:
+        """Rank of the adapters; 0 where all weights are trained."""
+        return self.lora.r if self.lora else 0
+
+    @property
+    def optimizer_bits(self) -> int:
+        """Of the optimizer's states."""
+        return 8 if self.optimizer == "adamw8bit" else 32
+
+
+class ARConfig(TrainConfig):
+    phases: tuple[Phase, ...] = Field(default=(Phase(steps=250, lr=3e-4),), min_length=1)
+    blocks: Positive | None = Field(default=None, description="AR depth; K + 1 unless given")
+    contrastive_weight: float = Field(default=0.1, ge=0)
+    contrastive_temperature: float = Field(default=0.1, gt=0)
+
+
+class AVConfig(TrainConfig):
+    phases: tuple[Phase, ...] = Field(default=(Phase(steps=160, lr=3e-4),), min_length=1)
+    centring: bool = Field(default=True, description="inject u - mean unit vector instead of u")
+    scale: Literal["embedding"] | float = Field(
+        default="embedding",
+        description="norm of the injected vector: the token embeddings', or a number",
+    )
+    allow_any_scale: bool = Field(default=False, description="skip the scale gate")
+
+
+class DecodingConfig(Section):
+    """How the pair's texts are drawn (greedily); recorded in the AV's contract."""
+
+    max_new_tokens: Positive = 96
+    no_repeat_ngram: Count = Field(
+        default=3, description="no token n-gram twice in a text; 0 is off"
+    )
+
+
+class PairConfig(TrainConfig):
+    """Adaptation of the AR to the AV's own texts for training rows."""
+
+    phases: tuple[Phase, ...] = Field(default=(Phase(steps=60, lr=1e-4),), min_length=1)
+    rows: Positive = Field(default=480, description="training rows whose AV text is generated")
+    label_share: Share = Field(
+        default=0.25, description="share of each batch that keeps teacher labels"
+    )
+    generate_batch: Positive = 48
+    contrastive_weight: float = Field(default=0.1, ge=0)
+    contrastive_temperature: float = Field(default=0.1, gt=0)
+
+
+class EvalConfig(Section):
+    profile: Literal["quick", "full"] = Field(
+        default="quick", description="quick: minutes; full: everything that needs no service"
+    )
+    rows: Positive = 96
+    control_rows: Positive = Field(
+        default=24, description="rows of every part that decodes or reads many texts a row"
+    )
+    samples: Positive = Field(default=4, description="sampled texts a row (full)")
+    temperature: float = Field(default=1.0, gt=0, description="of the sampled texts")
+    embedding: str | None = Field(
+        default=None,
+        description="sentence embedding model: folder or hub id; the packaged MiniLM if installed",
+    )
+    judge: ServiceConfig | None = Field(
+        default=None, description="language-model service for claims, rewrites and judgements"
+    )
+    judge_rows: Positive = Field(default=20, description="rows that the judge sees")
+    generate_batch: Positive = 96
+    permutations: Positive = 1000
+
+
+class ReportConfig(Section):
+    rows: Positive = Field(default=20, description="rows shown in full")
+
+
+class StartConfig(Section):
+    """Halves whose training goes on here with other settings; the new one names its parent."""
+
+    ar: str | None = Field(default=None, description="folder of a trained AR")
+    av: str | None = Field(default=None, description="folder of a trained AV")
+
+
+class RunConfig(Section):
+    """Everything that decides what a run computes."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(default=0, strict=True)
+    subject: SubjectConfig = SubjectConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    activations: ActivationsConfig = ActivationsConfig()
+    split: SplitConfig = SplitConfig()
+    labels: LabelsConfig = LabelsConfig()
+    requests: RequestsConfig = RequestsConfig()
+    tables: TablesConfig = TablesConfig()
+    ar: ARConfig = ARConfig()
+    av: AVConfig = AVConfig()
+    decoding: DecodingConfig = DecodingConfig()
+    pair: PairConfig = PairConfig()
+    eval: EvalConfig = EvalConfig()
+    report: ReportConfig = ReportConfig()
+    start: StartConfig | None = Field(default=None, description="halves to go on from")
+
+    @model_validator(mode="after")
+    def _positions_exist(self) -> RunConfig:
+        if self.activations.max_tokens <= self.activations.skip_first:
+            raise ValueError("activations.max_tokens must exceed activations.skip_first")
+        return self

@@ -1,0 +1,318 @@
+"""Models behind HTTP APIs, through pydantic-ai; one call is one request, and never more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from nlakit.config.labels import ServiceConfig
+from nlakit.data.labels.services.answers import schema
+from nlakit.data.labels.services.faults import UNKNOWN, Fault, Tokens
+from nlakit.data.labels.services.prompts import Prompt
+from nlakit.data.labels.services.waits import asked_to_wait
+from nlakit.errors import ConfigError, ServiceError
+
+MOST_BYTES = 4 << 20  # of one response; an answer of 600 tokens takes a thousandth
+TOO_LARGE = f"the response is longer than {MOST_BYTES} bytes"
+MOST_TOKENS = 10**9  # a server that says more has not counted
+QUOTA_SECONDS = 600.0  # a service that asks to wait longer is out of quota
+KEYS = {
+    "anthropic": ("ANTHROPIC_API_KEY",),
+    "openai": ("OPENAI_API_KEY",),
+    "google": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+}
+DAILY = re.compile(r"per.?day|daily|\b[RT]PD\b|PerDay", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a service answered."""
+
+    text: str
+    model: str | None
+    tokens: Tokens
+
+
+class Service(Protocol):
+    """One labeler or auditor. `identity` is what, besides the prompt, decides its answers."""
+
+    name: str
+    identity: dict[str, Any]
+
+    async def ask(self, prompt: Prompt, kind: type[BaseModel]) -> Reply:
+        """Send one request. Raises Fault where another may do better, ServiceError where none
+        can."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class ModelService:
+    """A model of pydantic-ai, asked once a call: its own retries and the SDK's are off, since a
+    request that is not counted could exceed a limit.
+
+    model: built from the configuration unless given.
+    """
+
+    def __init__(
+        self, config: ServiceConfig, timeout: float, connections: int, model: Any = None
+    ) -> None:
+        self.config, self.timeout, self.name = config, timeout, config.name
+        self.identity = config.identity
+        self.client: Any = None
+        self.secret = ""  # struck out of what errors say
+        if model is None:
+            check_installed(config)
+            self.secret = key_of(config)
+            self.client = _client(timeout, connections)
+            model = build_model(config, self.secret, self.client)
+        self.model = model
+        self.settings: dict[str, Any] = {
+            "max_tokens": config.max_tokens,
+            "timeout": timeout,
+            "max_retries": 0,
+            **({} if config.temperature is None else {"temperature": config.temperature}),
+            **config.options,
+        }
+
+    async def ask(self, prompt: Prompt, kind: type[BaseModel]) -> Reply:
+        from pydantic_ai.direct import model_request
+        from pydantic_ai.exceptions import AgentRunError, UserError
+        from pydantic_ai.messages import ModelRequest
+
+        request = ModelRequest.user_text_prompt(prompt.message, instructions=prompt.instructions)
+        settings: Any = self.settings
+        try:
+            # The client's own limit is for each read: a server that drips would never end.
+            async with asyncio.timeout(self.timeout):
+                answer = await model_request(
+                    self.model,
+                    [request],
+                    model_settings=settings,
+                    model_request_parameters=self._parameters(kind),
+                )
+            return _reply(answer)
+        except TimeoutError as error:
+            raise Fault("timeout", f"no answer in {self.timeout:.0f} s") from error
+        except AgentRunError as error:
+            raise translated(error, self.name, self.secret) from error
+        except UserError as error:
+            raise ServiceError(
+                f"{self.name} does not take these settings", found=plain(str(error), self.secret)
+            ) from error
+        except Exception as error:
+            if isinstance(error, Fault) or type(error) is RuntimeError:
+                raise  # RuntimeError: requests are blocked, or the client is closed
+            # An SDK that meets a body it did not expect fails in its own ways.
+            said = plain(f"{type(error).__name__}: {error}", self.secret)
+            raise Fault("protocol", said) from error
+
+    def _parameters(self, kind: type[BaseModel]) -> Any:
+        from pydantic_ai.models import ModelRequestParameters
+        from pydantic_ai.output import OutputObjectDefinition
+        from pydantic_ai.tools import ToolDefinition
+
+        form = schema(kind)
+        profile: Any = self.model.profile
+        if self.config.kind == "compatible" or profile.get("supports_json_schema_output"):
+            output = OutputObjectDefinition(json_schema=form, name=kind.__name__)
+            return ModelRequestParameters(output_mode="native", output_object=output)
+        tool = ToolDefinition(
+            name="answer", parameters_json_schema=form, description="Give the answer."
+        )
+        return ModelRequestParameters(
+            output_mode="tool", output_tools=[tool], allow_text_output=False
+        )
+
+    async def close(self) -> None:
+        if self.client is not None:
+            await self.client.aclose()
+
+
+def _reply(answer: Any) -> Reply:
+    from pydantic_ai.messages import TextPart, ToolCallPart
+
+    usage = answer.usage
+    counts = (usage.input_tokens, usage.output_tokens)
+    known = any(counts) and all(0 <= count < MOST_TOKENS for count in counts)
+    tokens = counts if known else UNKNOWN
+    calls = [part.args_as_json_str() for part in answer.parts if isinstance(part, ToolCallPart)]
+    texts = [part.content for part in answer.parts if isinstance(part, TextPart)]
+    text = calls[0] if calls else "".join(texts)
+    if answer.finish_reason == "content_filter" or "refusal" in (answer.provider_details or {}):
+        raise Fault("refusal", text[:200], tokens=tokens)
+    if answer.finish_reason == "length":
+        raise Fault("cut_off", f"longer than max_tokens: {text[-80:]!r}", tokens=tokens)
+    model = (answer.model_name or "").encode(errors="replace").decode()
+    return Reply(text, model or None, tokens)
+
+
+def check_installed(config: ServiceConfig) -> None:
+    """Raise ConfigError if the packages of the extra `labels` are missing."""
+    packages = {"anthropic": "anthropic", "google": "google.genai"}
+    for name in ("pydantic_ai", "httpx2", packages.get(config.kind, "openai")):
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"labelling with {config.name} needs packages that are not installed",
+                found=error.name or error,
+                do='pip install "nlakit[labels]"',
+            ) from error
+
+
+def build_model(config: ServiceConfig, key: str, client: Any) -> Any:
+    """The model of a configuration."""
+    if config.kind == "anthropic":
+        from pydantic_ai.models.anthropic import AnthropicModel
+        from pydantic_ai.providers.anthropic import AnthropicProvider
+
+        provider = AnthropicProvider(api_key=key, base_url=config.base_url, http_client=client)
+        return AnthropicModel(config.model, provider=provider)
+    if config.kind == "google":
+        from pydantic_ai.models.google import GoogleModel
+        from pydantic_ai.providers.google import GoogleProvider
+
+        google = GoogleProvider(api_key=key, base_url=config.base_url, http_client=client)
+        return GoogleModel(config.model, provider=google)
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+    from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+
+    if config.kind == "openai":
+        own = OpenAIProvider(api_key=key, base_url=config.base_url, http_client=client)
+        return OpenAIChatModel(config.model, provider=own)
+    assert config.base_url is not None, "checked in the configuration"
+    server = OpenAICompatibleProvider(
+        "compatible",
+        base_url=config.base_url,
+        api_key=key or "none",
+        http_client=client,
+        # What a vendor's own API cannot do, its model behind vLLM or OpenRouter may.
+        profile={"supports_json_schema_output": True},
+    )
+    return OpenAIChatModel(config.model or "default", provider=server)
+
+
+def key_of(config: ServiceConfig) -> str:
+    """The service's key from the environment; empty for a server that asks for none.
+
+    Raises ConfigError if it is not there.
+    """
+    names = (config.key_variable,) if config.key_variable else KEYS.get(config.kind, ())
+    if not names:
+        return ""
+    keys = [os.environ.get(name, "").strip() for name in names]
+    if not any(keys):
+        raise ConfigError(
+            f"no key for {config.name}",
+            found=f"the environment variable {names[0]} is not set",
+            do=f"set {names[0]} in the environment; nlakit never writes it down",
+        )
+    key = next(filter(None, keys))
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"the key for {config.name} cannot be one",
+            found="characters that no key has",
+            do=f"set {names[0]} to the key alone",
+        )
+    return key
+
+
+def _client(timeout: float, connections: int) -> Any:
+    import httpx2
+
+    class Capped(httpx2.AsyncByteStream):
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for piece in self.inner:
+                size += len(piece)
+                if size > MOST_BYTES:
+                    raise httpx2.ReadError(TOO_LARGE)
+                yield piece
+
+        async def aclose(self) -> None:
+            await self.inner.aclose()
+
+    async def cap(response: Any) -> None:
+        response.stream = Capped(response.stream)
+
+    # A hook and not a transport: with one of our own the client would ignore HTTPS_PROXY.
+    return httpx2.AsyncClient(
+        event_hooks={"response": [cap]},
+        limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+        timeout=timeout,
+    )
+
+
+def translated(error: Exception, name: str, secret: str = "") -> Exception:
+    """pydantic-ai's error as a Fault, if asking again may help, else as a ServiceError."""
+    from pydantic_ai import exceptions as e
+
+    told = asked_to_wait(getattr(error, "headers", None))
+    wait = getattr(error, "retry_after", None)
+    wait = told if wait is None else wait
+    text = plain(str(error), secret)
+    if isinstance(error, e.ContentFilterError):
+        return Fault("refusal", text)
+    if isinstance(error, e.ModelRateLimitError | e.ModelQuotaExceededError):
+        if DAILY.search(str(error)):
+            # Of a daily quota the headers tell the truth; Gemini's body says "36s" all day.
+            return Fault("quota", text, retry_after=told)
+        if (wait or 0) > QUOTA_SECONDS:
+            return Fault("quota", text, retry_after=wait)
+        if isinstance(error, e.ModelRateLimitError):
+            return Fault("rate_limit", text, retry_after=wait)
+        return ServiceError(f"the account behind {name} has no credit left", found=text)
+    if isinstance(error, e.ModelContextWindowExceededError):
+        return ServiceError(
+            f"a text is longer than {name} takes",
+            found=text,
+            do="lower labels.max_characters, or use a model with a longer context",
+        )
+    if isinstance(error, e.ModelAuthenticationError):
+        return ServiceError(f"{name} does not accept the key", found=text, do="check the key")
+    if isinstance(error, e.ModelNotFoundError):
+        return ServiceError(
+            f"{name} is not known to the service", found=text, do="check model and base_url"
+        )
+    if isinstance(error, e.ModelUnavailableError):
+        return Fault("overloaded", text, retry_after=wait)
+    if isinstance(error, e.ModelServerError):
+        return Fault("server", text, retry_after=wait)
+    if isinstance(error, e.ModelTimeoutError | e.ModelRequestTimeout):
+        return Fault("timeout", text)
+    if isinstance(error, e.ModelConnectionError):
+        if TOO_LARGE in root(error):
+            return Fault("too_large", root(error))
+        return Fault(
+            "connection", plain(root(error), secret), sent=error.phase not in ("pool", "connect")
+        )
+    if isinstance(error, e.ModelRequestRejectedError):
+        return ServiceError(f"{name} rejects the request", found=text, do="see the answer")
+    return Fault("protocol", text)
+
+
+def root(error: BaseException) -> str:
+    """What an error that others have wrapped said at first."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(error)
+
+
+def plain(text: str, secret: str = "") -> str:
+    """A service's words on one line, short, without the key or what looks like one."""
+    if secret:
+        text = text.replace(secret, "[key]").replace(repr(secret)[1:-1], "[key]")
+    text = re.sub(r"\b(sk|key|AIza|gsk|xai|pk)[-_A-Za-z0-9]{12,}", "[key]", " ".join(text.split()))
+    return text[:300]

@@ -1,0 +1,255 @@
+"""A table of rows that somebody else made: which columns it has, and whether they can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pc
+from numpy.typing import NDArray
+
+from nlakit.errors import DataError, first_line
+from nlakit.files.parquet import matrix, read_table
+from nlakit.files.text import decoded_lines, read_jsonl
+from nlakit.run.folder import file_sha256
+
+Kind = Literal["text", "name", "number", "vector"]
+
+# Column → what it holds and the other names it goes by, the likeliest first. Names are compared in
+# lower case, with spaces and hyphens as underscores.
+COLUMNS: dict[str, tuple[Kind, tuple[str, ...]]] = {
+    "explanation": (
+        "text", ("api_explanation", "av_text", "av_output", "description", "response", "text"),
+    ),
+    "doc_id": ("name", ("document_id", "document", "doc")),
+    "row_id": ("name", ("id", "row", "index", "idx")),
+    "source_text": ("text", ("detokenized_text_truncated", "source", "context", "passage")),
+    "source_family": ("name", ("family", "domain", "genre")),
+    "label": ("text", ("teacher_label", "reference", "gold")),
+    "labeler_model": ("name", ("labeler", "labeller_model", "label_model")),
+    "variant": ("name", ("condition", "control", "ablation")),
+    "cosine": ("number", ("cos", "round_trip_cos", "cosine_similarity", "cos_sim")),
+    "mse": ("number", ("mse_nrm", "normalised_mse", "normalized_mse")),
+    "fve": ("number", ("fraction_variance_explained",)),
+    "centred_cosine": ("number", ("centered_cosine", "centred_cos", "centered_cos")),
+    "baseline": ("number", ("fve_baseline", "baseline_value")),
+    "activation_vector": ("vector", ("activation", "vector")),
+    "reconstruction": ("vector", ("reconstructed", "reconstruction_vector", "prediction")),
+    "position": ("number", ("n_raw_tokens", "token_position", "pos")),
+    "token": ("text", ("token_text", "last_token")),
+    "split": ("name", ("part", "partition")),
+}  # fmt: skip
+ENOUGH = ("explanation", "cosine", "mse")
+SHOWN_NAMES, SHOWN_CHARACTERS = 12, 30
+
+
+@dataclass(frozen=True)
+class AuditTable:
+    """Columns by their own names: texts `list[str]` ("" where there is none), names
+    `list[str | None]`, numbers float64 `(n,)`, vectors float32 `(n, d)`; NaN where there is none.
+
+    read_as: column → its name in the file. ignored: columns that no measure reads.
+    """
+
+    path: Path
+    sha256: str
+    rows: int
+    columns: dict[str, Any]
+    read_as: dict[str, str]
+    ignored: list[str]
+    notes: list[str] = field(default_factory=list)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def __getitem__(self, name: str) -> Any:
+        return self.columns[name]
+
+
+def read_audit_table(path: Path) -> AuditTable:
+    """Read a table of a .jsonl, .ndjson, .csv or .parquet file.
+
+    Raises DataError if the file is missing, empty, broken or not UTF-8, if a column holds what it
+    should not, or if there is neither a text, nor a score, nor a pair of vectors.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if not path.is_file():
+        raise DataError(f"there is no file {path}", found=f"working folder {Path.cwd()}")
+    if reader is None:
+        raise DataError(f"{path} cannot be audited", found=path.suffix or "no ending",
+                        do=f"endings: {', '.join(READERS)}")  # fmt: skip
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty", found="0 bytes")
+    raw = reader(path)
+    read_as = match_columns(list(raw))
+    if not (set(ENOUGH) & set(read_as) or {"activation_vector", "reconstruction"} <= set(read_as)):
+        raise DataError(
+            f"{path} has no column that can be audited",
+            found=f"columns {_shown(list(raw))}",
+            do="name at least one column explanation, cosine or mse, or two of them "
+            "activation_vector and reconstruction; a CSV has the names in its first line",
+        )
+    rows = len(next(iter(raw.values())))
+    if not rows:
+        raise DataError(f"{path} has no rows", found=f"columns {_shown(list(raw))}")
+    notes: list[str] = []
+    columns = {name: _read(name, own, raw[own], notes) for name, own in read_as.items()}
+    ignored = [name for name in raw if name not in read_as.values()]
+    return AuditTable(path, file_sha256(path), rows, columns, read_as, ignored, notes)
+
+
+def match_columns(names: Sequence[str]) -> dict[str, str]:
+    """Column → its name in the file. Of several names for one column the own name is taken, then
+    the first alias; a name serves one column."""
+    plain = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in names}
+    found = {}
+    for column, (_, aliases) in COLUMNS.items():
+        known = [plain[alias] for alias in (column, *aliases) if alias in plain]
+        if known:
+            found[column] = known[0]
+    return found
+
+
+def _shown(names: Sequence[str]) -> str:
+    cut = [name if len(name) <= SHOWN_CHARACTERS else name[:SHOWN_CHARACTERS] + "…"
+           for name in names[:SHOWN_NAMES]]  # fmt: skip
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return (", ".join(cut) or "(none)") + more
+
+
+def _read(column: str, own: str, values: Any, notes: list[str]) -> Any:
+    """A column by its kind; missing values are counted in the notes."""
+    kind = COLUMNS[column][0]
+    found = _arrow(own, values)
+    if found.null_count:
+        notes.append(f"column {own}: {found.null_count} of {len(found)} rows have no value")
+    if kind == "text":
+        return _texts(own, found)
+    if kind == "name":
+        if pa.types.is_nested(found.type):
+            raise DataError(f"column {own!r} must hold names", found=found.type)
+        return found.cast(pa.string()).to_pylist()
+    return _vectors(own, found) if kind == "vector" else _numbers(own, found, notes)
+
+
+def _arrow(own: str, values: Any) -> pa.ChunkedArray:
+    """Values as one Arrow column, dictionaries decoded."""
+    if not isinstance(values, pa.ChunkedArray):
+        try:
+            values = pa.chunked_array([pa.array(values)])
+        except (pa.ArrowException, TypeError) as error:
+            raise DataError(
+                f"column {own!r} mixes kinds of values", found=first_line(error), do="mend the rows"
+            ) from error
+    decoded = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    return values.cast(decoded)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _texts(own: str, found: pa.ChunkedArray) -> list[str]:
+    if not _is_text(found.type) and not pa.types.is_null(found.type):
+        raise DataError(
+            f"column {own!r} must hold texts",
+            found=f"{found.type} values, the first {found.drop_null()[:1].to_pylist()}",
+            do=f"rename this column, or quote its texts; the table goes by {_shown(list(COLUMNS))}",
+        )
+    return ["" if value is None else value for value in found.to_pylist()]
+
+
+def _numbers(own: str, found: pa.ChunkedArray, notes: list[str]) -> NDArray[np.float64]:
+    if pa.types.is_boolean(found.type) or pa.types.is_nested(found.type):
+        raise DataError(f"column {own!r} must hold numbers", found=found.type)
+    try:
+        values = found.cast(pa.float64()).to_numpy().astype(np.float64)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"column {own!r} must hold numbers",
+            found=first_line(error),
+            do="leave the cell empty where there is no number",
+        ) from error
+    bad = int((~np.isfinite(values)).sum()) - found.null_count
+    if bad:
+        notes.append(f"column {own}: {bad} of {len(values)} values are NaN or infinite")
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _vectors(own: str, found: pa.ChunkedArray) -> NDArray[np.float32]:
+    """`(n, d)`; NaN for a row without a vector, or with one that has no direction."""
+    known = np.asarray(found.is_valid())
+    if not known.any():
+        raise DataError(f"column {own!r} has no vectors", found="only rows without a value")
+    some = matrix(pa.table({own: found.drop_null()}), own)
+    made = np.full((len(found), some.shape[1]), np.nan, dtype=np.float32)
+    made[known] = some
+    # In float64: the square of a large float32 overflows.
+    norms = np.sqrt(np.einsum("ij,ij->i", made, made, dtype=np.float64))
+    made[~np.isfinite(norms) | (norms == 0)] = np.nan
+    return made
+
+
+def _read_jsonl(path: Path) -> dict[str, Any]:
+    """Line by line: Arrow's own reader names no line and refuses a key that changes its kind."""
+    records: list[Mapping[str, Any]] = []
+    names: dict[str, None] = {}
+    for where, record in read_jsonl(path):
+        names |= dict.fromkeys(record)
+        records.append({name: _packed(where, name, value) for name, value in record.items()})
+    if not records:
+        raise DataError(f"{path} has no rows", found="only empty lines")
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def _packed(where: str, name: str, value: Any) -> Any:
+    """A list of a vector column as float32, an eighth of its size in Python."""
+    if not isinstance(value, list) or name not in match_vectors((name,)):
+        return value
+    try:
+        return np.asarray(value, dtype=np.float32).reshape(-1)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: {name} is no list of numbers", found=str(error)) from error
+
+
+def match_vectors(names: Sequence[str]) -> list[str]:
+    """Those of the names under which vectors are read."""
+    return [own for column, own in match_columns(names).items() if COLUMNS[column][0] == "vector"]
+
+
+def _read_csv(path: Path) -> dict[str, Any]:
+    for _ in decoded_lines(path):
+        pass
+    try:
+        table = pc.read_csv(path, parse_options=pc.ParseOptions(newlines_in_values=True))
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{path} is not CSV",
+            found=first_line(error)[:200],
+            do="quote fields that hold commas or line ends; the first line names the columns",
+        ) from error
+    return _columns(path, table)
+
+
+def _read_parquet(path: Path) -> dict[str, Any]:
+    return _columns(path, read_table(path))
+
+
+def _columns(path: Path, table: pa.Table) -> dict[str, Any]:
+    if len(set(table.column_names)) < len(table.column_names):
+        raise DataError(f"{path} has two columns of one name", found=_shown(table.column_names))
+    return {name: table[name] for name in table.column_names}
+
+
+READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}

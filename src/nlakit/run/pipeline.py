@@ -1,0 +1,127 @@
+"""The stages in order: skip what is finished, resume what is half-done, refuse what is stale."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from nlakit.config.sections import RunConfig
+from nlakit.errors import ConfigError
+from nlakit.run.folder import FOLDERS, Manifest, RunDir
+from nlakit.run.progress import say
+from nlakit.run.stage import State, refuse_changed_settings, stage_state
+
+MODULES = {
+    "corpus": "nlakit.data.corpus",
+    "activations": "nlakit.data.activations",
+    "split": "nlakit.data.split",
+    "labels": "nlakit.data.labels.label",
+    "tables": "nlakit.data.tables",
+    "ar": "nlakit.train.ar",
+    "av": "nlakit.train.av",
+    "pair": "nlakit.train.pair",
+    "eval": "nlakit.studies.evaluation",
+    "report": "nlakit.publish.report.report",
+}
+STAGES = tuple(MODULES)
+assert tuple(FOLDERS) == STAGES
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """State of one stage; `changes` says why it is stale."""
+
+    stage: str
+    state: State
+    changes: list[str]
+    manifest: Manifest | None
+
+
+def stage_run(name: str) -> Any:
+    """The `run(config, rundir)` of a stage. Modules load on demand: a finished run needs no torch.
+
+    Raises ConfigError for an unknown name.
+    """
+    check_name(name)
+    return import_module(MODULES[name]).run
+
+
+def run(
+    config: RunConfig,
+    path: str | Path,
+    *,
+    redo: Collection[str] = (),
+    stages: Collection[str] = STAGES,
+) -> RunDir:
+    """Run the stages in their order inside `path`, holding the folder's lock.
+
+    `redo` sets aside these stages and all that rest on them. Raises RunError if a stage is stale
+    or another process holds the folder, and whatever a stage raises.
+    """
+    for name in (*redo, *stages):
+        check_name(name)
+    rundir = RunDir(path)
+    rundir.check_format()
+    with rundir.lock():
+        for name in with_children(redo):
+            old = rundir.set_aside(name)
+            if old:
+                say(f"{name}: the old result is kept in {old}")
+        wanted = [name for name in needed(config) if name in stages]
+        for name in wanted:
+            refuse_changed_settings(stage_run(name), config, rundir)
+        # Only now: config.yaml describes what the finished stages were made with.
+        RunDir.create(path, config)
+        for name in wanted:
+            run_stage(name, config, rundir)
+    return rundir
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError unless there is such a stage."""
+    if name not in MODULES:
+        raise ConfigError("unknown stage", found=name, do=f"one of {', '.join(STAGES)}")
+
+
+def run_stage(name: str, config: RunConfig, rundir: RunDir) -> Manifest:
+    """Run one stage and say what it did."""
+    before = rundir.manifest(name)
+    if before is None:
+        say(
+            f"{name}: {'resuming' if (rundir.folder(name) / 'begin.json').exists() else 'starting'}"
+        )
+    manifest: Manifest = stage_run(name)(config, rundir)
+    rows = manifest.rows
+    dropped = ", ".join(f"{count} {reason}" for reason, count in rows.dropped.items() if count)
+    detail = f"{rows.kept} of {rows.entered} rows" + (f" (dropped: {dropped})" if dropped else "")
+    verb = "finished before" if before else f"done in {manifest.seconds:.0f} s"
+    say(f"{name}: {verb}, {detail}")
+    return manifest
+
+
+def needed(config: RunConfig) -> list[str]:
+    """The stages of a run, in order; imported tables take the place of all before them."""
+    first = STAGES.index("tables") if config.tables.source else 0
+    return list(STAGES[first:])
+
+
+def with_children(names: Collection[str]) -> list[str]:
+    """The stages and every stage that rests on them, in order."""
+    chosen = set(names)
+    for name in STAGES:
+        if chosen and name not in chosen and chosen & set(stage_run(name).parents):
+            chosen.add(name)
+    return [name for name in STAGES if name in chosen]
+
+
+def status(config: RunConfig, rundir: RunDir) -> list[StageStatus]:
+    """State of every stage under a configuration."""
+    found = []
+    for name in needed(config):
+        state, changes = stage_state(stage_run(name), config, rundir)
+        manifest = rundir.manifest(name) if state == "done" else None
+        found.append(StageStatus(name, state, changes, manifest))
+    return found

@@ -1,0 +1,102 @@
+"""Reading a foreign table: what its columns are called, and what is refused in a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nlakit.errors import DataError
+from nlakit.evaluate.audit.table import match_columns, read_audit_table
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
+    return path
+
+
+def test_aliases_give_way_to_the_own_name_and_to_earlier_aliases() -> None:
+    assert match_columns(["text", "explanation"]) == {"explanation": "explanation"}
+    assert match_columns(["response", "api_explanation"]) == {"explanation": "api_explanation"}
+    assert match_columns(["Round-Trip cos", "Doc ID"]) == {
+        "cosine": "Round-Trip cos", "doc_id": "Doc ID"
+    }  # fmt: skip
+
+
+def test_the_three_formats_read_alike(tmp_path: Path) -> None:
+    records = [
+        {"explanation": "A ship,\nat sea.", "cosine": 0.5, "doc_id": 1},
+        {"explanation": None, "cosine": None, "doc_id": 2},
+    ]
+    files = [
+        write(tmp_path / "a.jsonl", "\ufeff" + "\n".join(json.dumps(r) for r in records)),
+        write(tmp_path / "a.csv", 'explanation,cosine,doc_id\n"A ship,\nat sea.",0.5,1\n,NaN,2\n'),
+        tmp_path / "a.parquet",
+    ]
+    pq.write_table(pa.Table.from_pylist(records), files[2])
+    for file in files:
+        table = read_audit_table(file)
+        assert table["explanation"] == ["A ship,\nat sea.", ""]
+        assert table["doc_id"] == ["1", "2"]
+        np.testing.assert_array_equal(table["cosine"], [0.5, np.nan])
+
+
+def test_vectors_of_json_lists_with_rows_that_have_none(tmp_path: Path) -> None:
+    lines = [{"activation_vector": [1, 2], "reconstruction": [0.5, 1]},
+             {"activation_vector": None, "reconstruction": [0, 0]}]  # fmt: skip
+    table = read_audit_table(write(tmp_path / "v.jsonl", "\n".join(map(json.dumps, lines))))
+    np.testing.assert_array_equal(table["activation_vector"], [[1, 2], [np.nan, np.nan]])
+    assert np.isnan(table["reconstruction"][1]).all()  # no direction
+
+
+def test_nan_and_infinite_scores_are_counted(tmp_path: Path) -> None:
+    table = read_audit_table(
+        write(tmp_path / "a.jsonl", '{"cos": NaN}\n{"cos": Infinity}\n{"cos": 1}')
+    )
+    np.testing.assert_array_equal(table["cosine"], [np.nan, np.nan, 1.0])
+    assert table.notes == ["column cos: 2 of 3 values are NaN or infinite"]
+
+
+def test_pandas_categories_are_names(tmp_path: Path) -> None:
+    column = pa.array(["real", "empty", "real"]).dictionary_encode()
+    pq.write_table(pa.table({"cosine": [1.0, 0.5, 1.0], "variant": column}), tmp_path / "a.parquet")
+    assert read_audit_table(tmp_path / "a.parquet")["variant"] == ["real", "empty", "real"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b"", "is empty"),
+        ("a.jsonl", b"\n\n", "has no rows"),
+        ("a.csv", b"explanation,cosine\n", "has no rows"),
+        ("a.txt", b"hello", "cannot be audited; found: .txt"),
+        ("a.jsonl", b'{"explanation": "a"}\n{"explanation": "b"\n', "line 2 is not JSON"),
+        ("a.jsonl", b'{"explanation": "a"}\n[1]\n', "line 2 is not a JSON object"),
+        ("a.csv", "explanation\ncafé\n".encode("latin-1"), "not UTF-8; found: byte 0xe9 in line 2"),
+        ("a.csv", b"The ship sails.,0.43\nA storm comes.,0.5\n", "found: columns The ship sails"),
+        ("a.csv", b"explanation,cosine\na\n", "is not CSV"),
+        ("a.csv", b"cosine,cosine\n1,2\n", "two columns of one name"),
+        ("a.csv", b"explanation\n1\n2\n", "must hold texts; found: int64 values, the first [1]"),
+        ("a.csv", b"cosine\nhigh\n", "must hold numbers"),
+        ("a.jsonl", b'{"explanation": "a"}\n{"explanation": 3}\n', "mixes kinds"),
+        ("a.jsonl", b'{"activation_vector": ["a"], "fve": 1}', "line 1: activation"),
+        ("a.jsonl", b'{"doc_id": "a", "activation_vector": [1]}', "name at least one column"),
+        ("a.parquet", b"PAR1 cut", "cannot read"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_is_one_clear_line(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read_audit_table(write(tmp_path / name, content))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no file"):
+        read_audit_table(tmp_path / "no.csv")
