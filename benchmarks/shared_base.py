@@ -15,7 +15,7 @@ import torch
 
 from nlakit.config.sections import LoraConfig, SubjectConfig
 from nlakit.core.contract import read_contract
-from nlakit.models.nla import find_halves
+from nlakit.models.foreign.folders import find_halves
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
 from nlakit.models.verbalizer import Verbalizer

@@ -1,6 +1,8 @@
-"""`auto` takes bfloat16 only where it is fast."""
+"""`auto` takes bfloat16 where the device has units for it, and never asks a clock."""
 
 from __future__ import annotations
+
+import time
 
 import pytest
 import torch
@@ -16,29 +18,54 @@ def _forget():
     precision._best.cache_clear()
 
 
-def speeds(monkeypatch: pytest.MonkeyPatch, bfloat16: float, float32: float) -> None:
-    known = {torch.bfloat16: bfloat16, torch.float32: float32}
-    monkeypatch.setattr(precision, "speed", lambda device, dtype: known[dtype])
+def cpu_with(monkeypatch: pytest.MonkeyPatch, **features: object) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
 
 
 @pytest.mark.parametrize(
-    ("bfloat16", "expected"), [(4.0, "bfloat16"), (0.5, "bfloat16"), (0.01, "float32")]
+    ("features", "expected"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "float32"),
+        ({"l1d_cache_size": 32768, "cpu_name": "bf16"}, "float32"),  # a name is no unit
+    ],
 )
-def test_auto_is_float32_where_bfloat16_is_emulated(monkeypatch, bfloat16, expected):
-    speeds(monkeypatch, bfloat16, 1.0)
+def test_auto_is_what_the_cpu_has(monkeypatch, features, expected):
+    cpu_with(monkeypatch, **features)
     assert precision.settled(SubjectConfig(device="cpu")).dtype == expected
 
 
+def test_the_choice_does_not_depend_on_time(monkeypatch):
+    def asked() -> float:
+        raise AssertionError("a clock was asked")
+
+    for name in ("perf_counter", "time", "monotonic", "process_time"):
+        monkeypatch.setattr(time, name, asked)
+    cpu_with(monkeypatch, avx512_bf16=True)
+    assert precision.settled(SubjectConfig(device="cpu")).dtype == "bfloat16"
+
+
+def test_the_features_of_this_cpu_are_known():
+    assert all(isinstance(name, str) for name in precision.cpu_features())
+    assert precision.has_bfloat16_units(torch.device("cpu")) in (True, False)
+
+
+def test_an_older_torch_names_one_feature(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert precision.cpu_features() == {"avx512_bf16": True}
+
+
 def test_a_named_dtype_stays(monkeypatch):
-    speeds(monkeypatch, 0.01, 1.0)
+    cpu_with(monkeypatch)
     assert precision.settled(SubjectConfig(device="cpu", dtype="bfloat16")).dtype == "bfloat16"
 
 
 def test_quantised_weights_compute_in_what_is_fast(monkeypatch):
-    speeds(monkeypatch, 0.01, 1.0)
-    assert precision.settled(SubjectConfig(device="cpu", quantisation="nf4")).precision == (
-        "nf4+float32"
-    )
+    cpu_with(monkeypatch)
+    found = precision.settled(SubjectConfig(device="cpu", quantisation="nf4"))
+    assert found.precision == "nf4+float32"
 
 
 @pytest.mark.parametrize(
@@ -47,10 +74,6 @@ def test_quantised_weights_compute_in_what_is_fast(monkeypatch):
 )
 def test_auto_on_a_gpu(monkeypatch, native, quantisation, expected):
     """Without bfloat16, float16 is safe only where the residual stream is wider."""
-    monkeypatch.setattr("nlakit.models.subject.pick_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(precision, "pick_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: native)
     assert precision.settled(SubjectConfig(quantisation=quantisation)).precision == expected
-
-
-def test_speed_is_that_of_a_product():
-    assert precision.speed(torch.device("cpu"), torch.float32) > 1e6

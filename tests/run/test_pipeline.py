@@ -20,6 +20,7 @@ from nlakit.config.sections import RunConfig
 from nlakit.core.contract import read_contract
 from nlakit.errors import ConfigError, ContractError, DataError, NlakitError, RunError
 from nlakit.files.parquet import matrix, read_table
+from nlakit.models import precision
 from nlakit.run import pipeline
 from nlakit.run.folder import FOLDERS, RunDir
 from tests.conftest import D, toy_corpus, toy_settings
@@ -45,6 +46,24 @@ def test_every_stage_left_its_manifest(finished: tuple[Path, RunConfig]) -> None
         assert status.manifest.rows.kept > 0
     assert sorted(p.name for p in path.iterdir() if p.is_dir()) == sorted(FOLDERS.values())
     assert yaml.safe_load((path / "config.yaml").read_text()) == config.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("begun", ["float32", "bfloat16"])
+def test_a_run_keeps_the_number_format_it_began_in(
+    tmp_path: Path, toy_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, begun: str
+) -> None:
+    """What another machine would choose does not matter once a stage has run."""
+    monkeypatch.setattr(precision, "_best", lambda device, quantised: begun)
+    settings = toy_settings(toy_folder("gemma3"), toy_corpus(tmp_path / "corpus.jsonl"))
+    settings["subject"] |= {"dtype": "auto"}
+    config, path = parse_config(settings), tmp_path / "run"
+    pipeline.run(config, path, stages=["corpus"])
+    assert yaml.safe_load((path / "config.yaml").read_text())["subject"]["dtype"] == begun
+    other = "bfloat16" if begun == "float32" else "float32"
+    monkeypatch.setattr(precision, "_best", lambda device, quantised: other)
+    pipeline.run(config, path, stages=["activations"])
+    assert [item.state for item in pipeline.status(config, RunDir(path))[:2]] == ["done", "done"]
+    assert yaml.safe_load((path / "config.yaml").read_text())["subject"]["dtype"] == begun
 
 
 def test_second_run_skips_everything(finished: tuple[Path, RunConfig]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from nlakit.config.sections import SubjectConfig
+from nlakit.models.precision import settled
 from nlakit.studies import doctor
 from nlakit.studies.doctor import API_KEYS, Finding, examine, openmp_finding, shadowed
 
@@ -163,6 +165,13 @@ def test_a_format_that_cannot_multiply_is_a_note(monkeypatch: pytest.MonkeyPatch
     findings = list(doctor._formats(torch.device("cpu")))
     assert named(findings, "bfloat16 on cpu").status == "note"
     assert named(findings, "float16 on cpu").status == "ok"
+
+
+def test_it_says_the_number_format_that_a_run_would_take():
+    import torch
+
+    chosen = named(list(doctor._formats(torch.device("cpu"))), "subject.dtype=auto on cpu")
+    assert chosen.detail == settled(SubjectConfig(device="cpu")).dtype
 
 
 @pytest.mark.gpu

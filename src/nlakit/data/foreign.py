@@ -23,7 +23,7 @@ from nlakit.errors import ContractError, DataError
 from nlakit.files.parquet import VECTOR, matrix, read_table, vector_array, write_table
 from nlakit.models.foreign.convert import check_new, removed_on_error
 from nlakit.models.foreign.sidecar import CLOSE, OPEN, completed, escaped, unescaped
-from nlakit.models.nla import subject_of
+from nlakit.models.loading import subject_of
 from nlakit.models.subject import Subject, load_subject
 from nlakit.run.folder import RunDir, file_sha256
 

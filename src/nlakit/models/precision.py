@@ -1,56 +1,72 @@
-"""In which number format the subject is held and multiplied on the device at hand."""
+"""On which device the subject lies, and in which number format it is held and multiplied there."""
 
 from __future__ import annotations
 
 import functools
-import time
 
 import torch
 
 from nlakit.config.sections import SubjectConfig
-from nlakit.errors import DataError
+from nlakit.errors import DataError, ModelError
 from nlakit.run.progress import say
 
-# A CPU without bfloat16 units multiplies it some hundred times slower than float32; one with them,
-# or a GPU, at least half as fast. Nothing lies between, so a measurement always decides alike.
-SLOW = 0.25
-WIDTH, REPEATS = 256, 3
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA, then Apple's GPU, then the CPU. Raises ModelError for a device not here."""
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelError(
+                "no such device here", found=f"{name}: {error}", do="auto, cpu, cuda, cuda:0 or mps"
+            ) from error
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
 
 
 def settled(config: SubjectConfig) -> SubjectConfig:
-    """The settings with a definite dtype in the place of `auto`: bfloat16 where the device
-    multiplies it fast, else float32. A GPU without it takes float16 under 4-bit weights, where the
+    """The settings with a definite dtype in the place of `auto`: bfloat16 where the device has
+    units for it, else float32. A GPU without them takes float16 under 4-bit weights, where the
     residual stream is float32: in a stream of float16 many models overflow."""
     if config.dtype != "auto":
         return config
-    from nlakit.models.subject import pick_device
-
     dtype = _best(pick_device(config.device), config.quantisation == "nf4")
     return config.model_copy(update={"dtype": dtype})
 
 
 @functools.cache
 def _best(device: torch.device, quantised: bool) -> str:
+    if has_bfloat16_units(device):
+        return "bfloat16"
+    if device.type == "cuda" and quantised:
+        return "float16"
+    say(f"{device} has no bfloat16 units: the subject is held and multiplied in float32")
+    return "float32"
+
+
+def has_bfloat16_units(device: torch.device) -> bool:
+    """Whether the device says that it multiplies bfloat16 in hardware. It is asked and not timed:
+    the answer must not change with what else the machine is doing."""
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bfloat16" if native else "float16" if quantised else "float32"
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return any(found is True and "bf16" in name for name, found in cpu_features().items())
+    try:  # Apple's GPUs multiply it from macOS 14 on, and refuse it before
+        ones = torch.ones(2, 2, device=device, dtype=torch.bfloat16)
+        return bool((ones @ ones == 2).all())
+    except (RuntimeError, TypeError):
+        return False
+
+
+def cpu_features() -> dict[str, object]:
+    """The CPU's instruction sets by name (`avx512_bf16`, `amx_bf16`, ...), as torch read them."""
     try:
-        slow = speed(device, torch.bfloat16) < SLOW * speed(device, torch.float32)
-    except RuntimeError:
-        slow = True
-    if slow:
-        say(f"{device} has no bfloat16 units: the subject is held and multiplied in float32")
-    return "float32" if slow else "bfloat16"
-
-
-def speed(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a small square matmul, the best of three after one to warm up."""
-    ones, times = torch.ones(WIDTH, WIDTH, device=device, dtype=dtype), []
-    for _ in range(REPEATS + 1):
-        started = time.perf_counter()
-        (ones @ ones)[0, 0].item()  # reading a number waits for the device
-        times.append(time.perf_counter() - started)
-    return 2 * WIDTH**3 / min(times[1:])
+        return dict(torch.cpu.get_capabilities())
+    except AttributeError:  # torch before 2.11 names only this one
+        return {"avx512_bf16": torch.cpu._is_avx512_bf16_supported()}
 
 
 def check_finite(values: torch.Tensor, what: str, precision: str) -> None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import normalize
 from transformers import DynamicCache
@@ -31,24 +33,8 @@ from nlakit.models.families import (
     text_config,
 )
 from nlakit.models.head import head_of
-from nlakit.models.precision import settled
+from nlakit.models.precision import check_finite, pick_device, settled
 from nlakit.models.quantise import check_quantisation, loading_options, prepare
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, then Apple's GPU, then the CPU."""
-    if name != "auto":
-        try:
-            device = torch.device(name)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise ModelError(
-                "no such device here", found=f"{name}: {error}", do="auto, cpu, cuda, cuda:0 or mps"
-            ) from error
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
 
 
 def decoder_of(model: nn.Module) -> nn.Module:
@@ -220,6 +206,20 @@ def capture(decoder: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, tor
     finally:
         for handle in handles:
             handle.remove()
+
+
+@torch.no_grad()
+def activations_of(decoder: Any, ids: Sequence[int], layer: int) -> NDArray[np.float32]:
+    """Raw output `(t, d)` of block `layer` for one text of t token ids, by a decoder that has it.
+
+    Raises DataError if they are not finite.
+    """
+    weight = next(decoder.parameters())
+    with capture(decoder, [layer]) as found:
+        decoder(input_ids=torch.tensor([list(ids)], device=weight.device), use_cache=False)
+    vectors = found[layer][0].float()
+    check_finite(vectors, f"activations of layer {layer}", str(weight.dtype).removeprefix("torch."))
+    return vectors.cpu().numpy()
 
 
 def verify_family(model: Any) -> None:

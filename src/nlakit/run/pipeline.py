@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from nlakit.config.sections import RunConfig
 from nlakit.errors import ConfigError
 from nlakit.run.folder import FOLDERS, Manifest, RunDir
@@ -66,6 +68,7 @@ def run(
     rundir = RunDir(path)
     rundir.check_format()
     with rundir.lock():
+        config = settled(begun_in(config, rundir))
         for name in with_children(redo):
             old = rundir.set_aside(name)
             if old:
@@ -78,6 +81,31 @@ def run(
         for name in wanted:
             run_stage(name, config, rundir)
     return rundir
+
+
+def begun_in(config: RunConfig, rundir: RunDir) -> RunConfig:
+    """The configuration with the number format in which the run began, where it leaves the choice
+    to nlakit. A run has one number format, on whichever machine it goes on."""
+    file = rundir.path / "config.yaml"
+    if config.subject.dtype != "auto" or not file.exists():
+        return config
+    recorded = yaml.safe_load(file.read_text(encoding="utf-8"))["subject"]["dtype"]
+    return _with_dtype(config, recorded)
+
+
+def settled(config: RunConfig) -> RunConfig:
+    """The configuration with a number format chosen for this machine in the place of `auto`.
+    Imported tables bring their own."""
+    if config.subject.dtype != "auto" or config.tables.source:
+        return config
+    from nlakit.models.precision import settled as settled_subject
+
+    return _with_dtype(config, settled_subject(config.subject).dtype)
+
+
+def _with_dtype(config: RunConfig, dtype: str) -> RunConfig:
+    subject = config.subject.model_copy(update={"dtype": dtype})
+    return config.model_copy(update={"subject": subject})
 
 
 def check_name(name: str) -> None:
@@ -119,7 +147,7 @@ def with_children(names: Collection[str]) -> list[str]:
 
 def status(config: RunConfig, rundir: RunDir) -> list[StageStatus]:
     """State of every stage under a configuration."""
-    found = []
+    config, found = begun_in(config, rundir), []
     for name in needed(config):
         state, changes = stage_state(stage_run(name), config, rundir)
         manifest = rundir.manifest(name) if state == "done" else None

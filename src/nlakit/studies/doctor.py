@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from nlakit.config.sections import SubjectConfig
 from nlakit.models.embedded import NAMES, PACKAGE, RECORD, cache_folder
 
 if TYPE_CHECKING:
@@ -147,6 +148,8 @@ def _cpu() -> Finding:
 def _formats(device: torch.device) -> Iterator[Finding]:
     import torch
 
+    from nlakit.models.precision import settled
+
     single = _gigaflops(device, torch.float32)
     yield Finding(f"float32 on {device}", "ok", f"{single:.0f} GFLOP/s")
     for dtype in (torch.bfloat16, torch.float16):
@@ -158,12 +161,9 @@ def _formats(device: torch.device) -> Iterator[Finding]:
             yield Finding(name, "ok", "multiplies correctly")
             continue
         speed = _gigaflops(device, dtype)
-        detail = f"{speed:.0f} GFLOP/s, {speed / single:.1f} times float32"
-        if speed < single:
-            advice = "subject.dtype=float32 (or float16 on a GPU) is faster here"
-            yield Finding(name, "note", detail, advice)
-        else:
-            yield Finding(name, "ok", detail)
+        yield Finding(name, "ok", f"{speed:.0f} GFLOP/s, {speed / single:.1f} times float32")
+    chosen = settled(SubjectConfig(device=str(device))).dtype
+    yield Finding(f"subject.dtype=auto on {device}", "ok", chosen)
 
 
 def _multiplies(device: torch.device, dtype: torch.dtype) -> bool:

@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 from nlakit.core.metrics import baseline, mean_unit
 from nlakit.errors import ContractError, DataError
 from nlakit.models.foreign import kitft, peft_pair
-from nlakit.models.nla import MEAN_FILE, NLA
+from nlakit.models.loading import MEAN_FILE
+from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.verbalizer import Verbalizer
 

@@ -93,7 +93,7 @@ def _contract_files(pair: str | None) -> dict[str, Path]:
     """Role → sidecar, of the halves that have one."""
     if pair is None:
         return {}
-    from nlakit.models.nla import find_halves
+    from nlakit.models.foreign.folders import find_halves
 
     found = {role: folder / FILE for role, folder in find_halves(pair).items()}
     return {role: file for role, file in found.items() if file.exists()}

@@ -189,7 +189,7 @@ def how_to_use(target: Path, names: Iterable[str]) -> str:
     found = set(names)
     if any(name.endswith("metrics.jsonl") for name in found):
         return f"metrics.jsonl and step-*/weights.safetensors of each stage are in {target}"
-    from nlakit.models.nla import find_halves
+    from nlakit.models.foreign.folders import find_halves
 
     try:
         halves = find_halves(target)

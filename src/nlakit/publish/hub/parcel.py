@@ -95,7 +95,7 @@ def pack(source: str, what: What | None, base_model: str | None, scratch: Path) 
 
 
 def _halves(root: Path, what: What | None) -> dict[str, Path]:
-    from nlakit.models.nla import find_halves
+    from nlakit.models.foreign.folders import find_halves
 
     try:
         halves = find_halves(root)
