@@ -119,7 +119,7 @@ def table_of(records: list[dict[str, Any]]) -> Table:
     """What was probed, by measure, each with its interval; floors stand last."""
     from rich.table import Table
 
-    from nlakit.files.tabular import span
+    from nlakit.core.shown import span
 
     table = Table()
     for name in ("probe of", *SHOWN.values()):
