@@ -73,8 +73,9 @@ def read_labelled(
     import pyarrow as pa
 
     from nlakit.data.labels.file import LABEL_READERS
+    from nlakit.files.text import ending
 
-    reader = LABEL_READERS.get(path.suffix.lower())
+    reader = LABEL_READERS.get(ending(path))
     if reader is None or not path.is_file():
         raise DataError(
             f"no table at {path}",
