@@ -73,6 +73,16 @@ def test_parquet_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(read(path, limit=3)) == 3
 
 
+def test_parquet_shards_of_two_writers(tmp_path: Path) -> None:
+    kinds = (pa.null(), pa.string(), pa.large_string(), pa.string_view())
+    for number, kind in enumerate(kinds):
+        text = pa.array([None if number == 0 else str(number)], kind)
+        names = {"n": [number], "text": text} if number % 2 else {"text": text, "n": ["x"]}
+        put_parquet(tmp_path / f"{number}.parquet", **names)
+    put_parquet(tmp_path / "4.parquet", text=pa.array(["4"]).dictionary_encode())
+    assert [document.text for document in read(tmp_path)] == ["", "1", "2", "3", "4"]
+
+
 def test_folder_is_read_in_order_of_names(tmp_path: Path) -> None:
     put(tmp_path / "novels" / "b.txt", "B")
     put(tmp_path / "novels" / "a.txt", "A")

@@ -47,7 +47,7 @@ class SourceConfig(Section):
 
     path: str = Field(
         default="demo",
-        description="'demo', a folder, a .txt, .jsonl, .json, .csv (also .gz, .zst) or .parquet file",
+        description="'demo', a folder, or .txt, .jsonl, .json, .csv (also .gz, .zst), .parquet",
     )
     dataset: str | None = Field(default=None, description="Hugging Face dataset name, streamed")
     subset: str | None = None

@@ -212,7 +212,10 @@ def _packed(where: str, name: str, value: Any) -> Any:
     """A list of a vector column as float32, an eighth of its size in Python."""
     if not isinstance(value, list) or name not in match_vectors((name,)):
         return value
+    wrong = {type(one).__name__ for one in value if isinstance(one, str | bool)}
     try:
+        if wrong:  # NumPy would read "1" and true as numbers
+            raise TypeError(f"it holds {', '.join(sorted(wrong))}")
         return np.asarray(value, dtype=np.float32).reshape(-1)
     except (ValueError, TypeError) as error:
         raise DataError(f"{where}: {name} is no list of numbers", found=str(error)) from error
