@@ -12,8 +12,8 @@ from typing import Any
 
 from record_result import machine
 
+from nlakit.core.shown import span
 from nlakit.files.parquet import read_table
-from nlakit.files.tabular import span
 
 SHOWN = ("fve", "centred_cosine", "gap", "top1", "percentile", "within_family_percentile")
 SHOWN += ("family_top1", "quote_precision", "word_precision", "fabricated", "unique", "self_bleu")

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from nlakit.files.tabular import span
+from nlakit.core.shown import span
 from nlakit.publish.report.parts import NAMES, ROLE_OF
 from nlakit.run.folder import FOLDERS, Manifest, RunDir
 

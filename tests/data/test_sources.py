@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -72,6 +73,16 @@ def test_parquet_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(read(path, limit=3)) == 3
 
 
+def test_parquet_shards_of_two_writers(tmp_path: Path) -> None:
+    kinds = (pa.null(), pa.string(), pa.large_string(), pa.string_view())
+    for number, kind in enumerate(kinds):
+        text = pa.array([None if number == 0 else str(number)], kind)
+        names = {"n": [number], "text": text} if number % 2 else {"text": text, "n": ["x"]}
+        put_parquet(tmp_path / f"{number}.parquet", **names)
+    put_parquet(tmp_path / "4.parquet", text=pa.array(["4"]).dictionary_encode())
+    assert [document.text for document in read(tmp_path)] == ["", "1", "2", "3", "4"]
+
+
 def test_folder_is_read_in_order_of_names(tmp_path: Path) -> None:
     put(tmp_path / "novels" / "b.txt", "B")
     put(tmp_path / "novels" / "a.txt", "A")
@@ -83,6 +94,84 @@ def test_folder_is_read_in_order_of_names(tmp_path: Path) -> None:
         Document("novels/a-0000000", "novels", "A"),
         Document("novels/b-0000000", "novels", "B"),
     ]
+
+
+def zst(text: str) -> bytes:
+    return pa.compress(text.encode(), codec="zstd", asbytes=True)
+
+
+@pytest.mark.parametrize("pack", [lambda text: gzip.compress(text.encode()), zst])
+def test_packed_files_are_read_whole(tmp_path: Path, pack: Any) -> None:
+    """Several packed streams in one file, as `cat` makes them, are one text."""
+    last = ".zst" if pack is zst else ".gz"
+    put(tmp_path / f"a.jsonl{last}", pack('{"text": "A"}\n{"te') + pack('xt": "B"}\n'))
+    put(tmp_path / f"b.csv{last}", pack('text\n"C\nc"\n'))
+    put(tmp_path / f"d.txt{last}", pack("\ufeffD\r\nd"))
+    put(tmp_path / f"e.JSON{last.upper()}", pack('[{"text": "E"}]'))
+    family = tmp_path.name
+    assert read(tmp_path) == [
+        Document("a-0000000", "a", "A"),
+        Document("a-0000001", "a", "B"),
+        Document("b-0000000", "b", "C\nc"),
+        Document("d-0000000", family, "D\nd"),
+        Document("e-0000000", "e", "E"),
+    ]
+    assert read(tmp_path / f"b.csv{last}") == [Document("b-0000000", "b", "C\nc")]
+    broken = put(tmp_path / f"x.jsonl{last}", pack('{"text": "A"}\n' * 99)[:-9])
+    with pytest.raises(DataError, match="x.jsonl.* cannot be read.*Truncated"):
+        read(broken)
+    with pytest.raises(DataError, match="x.jsonl.* cannot be read"):
+        read(put(broken, "no packed file"))
+
+
+def test_json_arrays_and_lines_by_that_name(tmp_path: Path) -> None:
+    array = put(tmp_path / "b.json", '\n [\n {"text": "A"},\n {"text": null}]')
+    assert [document.text for document in read(array)] == ["A", ""]
+    lines = put(tmp_path / "c4.json", '{"text": "A"}\n{"text": "B"}\n')
+    assert [document.text for document in read(lines)] == ["A", "B"]
+    with pytest.raises(DataError, match="b.json item 2 is not a JSON object; found: int"):
+        read(put(array, '[{"text": "A"}, 1]'))
+    with pytest.raises(DataError, match="b.json is not JSON"):
+        read(put(array, '[{"text": "A"}'))
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr("nlakit.data.sources.say", lines.append)
+    return lines
+
+
+def test_licence_of_a_folder_with_data_is_no_document(tmp_path: Path, said: list[str]) -> None:
+    put(tmp_path / "data" / "a.jsonl.gz", gzip.compress(b'{"text": "A"}'))
+    put(tmp_path / "data" / "b.json", '[{"text": "B"}]')
+    put(tmp_path / "settings.json", '{"text": "none",\n "k": {}}')
+    for name in ("LICENSE", "Readme.de", "NOTICE", "requirements-dev"):
+        put(tmp_path / f"{name}.txt", "permission is hereby granted")
+    put(tmp_path / "noticeboard.txt", "N")
+    assert [document.text for document in read(tmp_path)] == ["A", "B", "N"]
+    line = "LICENSE.txt, NOTICE.txt, Readme.de.txt, requirements-dev.txt, settings.json"
+    assert said == [f"left out of {tmp_path}: {line}"]
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path, said: list[str]) -> None:
+    put(tmp_path / "a.txt", "A")
+    assert len(read(tmp_path)) == 1
+    assert said == []
+    for number in range(7):
+        put(tmp_path / f"{number}.xml", "x")
+    assert len(read(tmp_path)) == 1
+    assert said == [f"left out of {tmp_path}: 0.xml, 1.xml, 2.xml, 3.xml, 4.xml and 2 more"]
+
+
+def test_licence_beside_unread_data_is_no_document_and_alone_it_is(
+    tmp_path: Path, said: list[str]
+) -> None:
+    put(tmp_path / "LICENSE.txt", "permission")
+    assert [document.text for document in read(tmp_path)] == ["permission"]
+    put(tmp_path / "a.parquet.gz", "x")
+    with pytest.raises(DataError, match=r"no supported file; found: endings \.parquet\.gz, \.txt"):
+        read(tmp_path)
 
 
 def test_folder_gives_files_of_one_stem_distinct_ids(tmp_path: Path) -> None:
@@ -126,6 +215,7 @@ def test_dataset_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 BROKEN = {
     "unsupported ending": ("a.docx", "x", "ending that cannot be read.*docx.*parquet"),
+    "packed Parquet": ("a.parquet.gz", "x", "ending that cannot be read.*gz.*texts also as"),
     "no ending": ("a", "x", "no ending"),
     "empty file": ("a.txt", "", "is empty"),
     "no rows": ("a.jsonl", "\n\n", "has no documents"),

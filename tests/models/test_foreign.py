@@ -22,7 +22,7 @@ from nlakit.core.contract import read_contract
 from nlakit.core.metrics import cosine
 from nlakit.core.prompts import encode
 from nlakit.errors import ConfigError, ContractError, DataError, ModelError
-from nlakit.files.tabular import read_vectors
+from nlakit.files.vectors import read_vectors
 from nlakit.models.foreign.convert import export_pair, import_pair
 from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor

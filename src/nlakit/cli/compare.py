@@ -13,8 +13,8 @@ from rich.table import Table
 from nlakit.cli.options import Sets
 from nlakit.config.load import parse_config, with_overrides
 from nlakit.config.sections import RunConfig
+from nlakit.core.shown import span
 from nlakit.errors import ConfigError
-from nlakit.files.tabular import span
 
 console = Console(highlight=False)
 

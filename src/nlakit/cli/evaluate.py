@@ -14,8 +14,8 @@ from rich.table import Table
 from nlakit.cli.options import Out, Sets, guarded, resolve
 from nlakit.config.load import parse_config, with_overrides
 from nlakit.config.sections import RunConfig
+from nlakit.core.shown import span
 from nlakit.errors import ConfigError
-from nlakit.files.tabular import span
 from nlakit.publish.report.parts import NAMES, ROLE_OF
 from nlakit.run.folder import FOLDERS, RunDir
 

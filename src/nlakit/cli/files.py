@@ -78,7 +78,7 @@ def import_(
             )
         lines = import_tables(Path(source), target, base_model, precision, device)
     else:
-        from nlakit.files.tabular import read_vectors
+        from nlakit.files.vectors import read_vectors
         from nlakit.models.foreign.convert import import_pair
 
         lines = import_pair(

@@ -28,10 +28,11 @@ from nlakit.cli import presets as cli_presets
 from nlakit.cli import probe as cli_probe
 from nlakit.cli.files import ArBlocks, BaseModel, Device, Other, Pair, Precision, load_pair
 from nlakit.cli.options import Out, Sets, Target, guarded, resolve
+from nlakit.cli.tables import emit
 from nlakit.config.load import dump_config
 from nlakit.config.sections import RunConfig
 from nlakit.errors import ConfigError, LimitReached, NlakitError
-from nlakit.files.tabular import emit, read_lines, read_vectors
+from nlakit.files.vectors import read_lines, read_vectors
 from nlakit.run import pipeline
 from nlakit.run.folder import RunDir
 

@@ -73,8 +73,9 @@ def read_labelled(
     import pyarrow as pa
 
     from nlakit.data.labels.file import LABEL_READERS
+    from nlakit.files.text import ending
 
-    reader = LABEL_READERS.get(path.suffix.lower())
+    reader = LABEL_READERS.get(ending(path))
     if reader is None or not path.is_file():
         raise DataError(
             f"no table at {path}",
@@ -119,7 +120,7 @@ def table_of(records: list[dict[str, Any]]) -> Table:
     """What was probed, by measure, each with its interval; floors stand last."""
     from rich.table import Table
 
-    from nlakit.files.tabular import span
+    from nlakit.core.shown import span
 
     table = Table()
     for name in ("probe of", *SHOWN.values()):

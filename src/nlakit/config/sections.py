@@ -46,7 +46,8 @@ class SourceConfig(Section):
     """One source of documents: the embedded demo corpus, a file or a Hugging Face dataset."""
 
     path: str = Field(
-        default="demo", description="'demo', a .txt/.jsonl/.csv/.parquet file, a folder"
+        default="demo",
+        description="'demo', a folder, or .txt, .jsonl, .json, .csv (also .gz, .zst), .parquet",
     )
     dataset: str | None = Field(default=None, description="Hugging Face dataset name, streamed")
     subset: str | None = None

@@ -20,7 +20,14 @@ from nlakit.core.contract import FILE, Contract, Tokens, read_contract, table_si
 from nlakit.core.metrics import baseline, mean_unit
 from nlakit.data.tables import MEAN_FILE, measured_norms
 from nlakit.errors import ContractError, DataError
-from nlakit.files.parquet import VECTOR, matrix, read_table, vector_array, write_table
+from nlakit.files.parquet import (
+    VECTOR,
+    finite_matrix,
+    matrix,
+    read_table,
+    vector_array,
+    write_table,
+)
 from nlakit.models.foreign.convert import check_new, removed_on_error
 from nlakit.models.foreign.sidecar import CLOSE, OPEN, completed, escaped, unescaped
 from nlakit.models.loading import subject_of
@@ -230,7 +237,7 @@ def _our_table(
         if name not in table.column_names:
             raise DataError(f"{file.name} has no column {name}", found=table.column_names)
     texts = _explanations(table, part, ar_template, file)
-    vectors = matrix(table)
+    vectors = finite_matrix(table, file)
     contract.check_width(vectors.shape[1], f"the activations in {file.name}")
     known = set(table.column_names)
     layers = set(table["activation_layer"].to_pylist()) if "activation_layer" in known else set()

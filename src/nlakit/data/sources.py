@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,12 @@ import pyarrow.parquet as pq
 
 from nlakit.config.sections import SourceConfig
 from nlakit.errors import ConfigError, DataError
-from nlakit.files.text import decoded_lines, read_jsonl
+from nlakit.files.text import bare_name, decoded_lines, ending, holds_rows, read_json, read_jsonl
+from nlakit.run.progress import say
 
+# What lies beside the data of many folders: texts, but no documents.
+BESIDE = re.compile(r"(licen[cs]e|copying|notice|readme|requirements)([-_.].*)?", re.IGNORECASE)
+SHOWN_NAMES = 5
 BATCH_ROWS = 1024
 LONGEST_FIELD = 2**31 - 1
 
@@ -69,7 +74,8 @@ def _open(source: SourceConfig) -> Iterator[Document]:
         )
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty", found="0 bytes", do="give another source")
-    return _documents(source, _read_file(source, path), path.stem, path.stem)
+    name = bare_name(path)
+    return _documents(source, _read_file(source, path), name, name)
 
 
 def _documents(
@@ -144,37 +150,57 @@ def _read_demo(source: SourceConfig) -> Iterator[Document]:
 
 
 def _read_folder(source: SourceConfig, folder: Path) -> Iterator[Document]:
-    """All supported files below a folder, by name; hidden and other files are left out.
+    """All documents below a folder, by the names of their files; what is left out is said.
 
     A text file's family is the folder it lies in: a family a document would leave nothing to
     stratify the split by.
     """
-    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-    chosen = sorted(name for name in names if name.suffix.lower() in READERS)
+    chosen = _with_documents(folder, names)
     if not chosen:
-        endings = sorted({name.suffix or "(none)" for name in names})
+        endings = sorted({"".join(name.suffixes[-2:]) or "(none)" for name in names})
         raise DataError(
             f"the folder {folder} has no supported file",
             found=f"endings {', '.join(endings)}" if endings else "no files",
-            do=f"supported endings: {', '.join(READERS)}",
+            do=f"supported endings: {SUPPORTED}",
         )
-    stems = Counter(name.with_suffix("").as_posix() for name in chosen)
+    say_left_out(folder, [name.as_posix() for name in names if name not in set(chosen)])
+    stems = Counter(name.with_name(bare_name(name)).as_posix() for name in chosen)
     for name in chosen:
-        path, stem = folder / name, name.with_suffix("").as_posix()
+        path, stem = folder / name, name.with_name(bare_name(name)).as_posix()
         # a.txt beside a.csv would give two documents one id
         prefix = stem if stems[stem] == 1 else name.as_posix()
-        family = path.resolve().parent.name if name.suffix.lower() == ".txt" else name.stem
+        family = path.resolve().parent.name if ending(name) == ".txt" else bare_name(name)
         yield from _documents(source, _read_file(source, path), prefix, family)
 
 
+def _with_documents(folder: Path, names: Sequence[Path]) -> list[Path]:
+    """The files that hold documents. A licence or README counts where nothing else is there."""
+    beside = [n for n in names if ending(n) == ".txt" and BESIDE.fullmatch(bare_name(n))]
+    return [
+        name
+        for name in names
+        if ending(name) in READERS
+        and (name not in beside or len(beside) == len(names))
+        and (ending(name) != ".json" or holds_rows(folder / name))
+    ]
+
+
+def say_left_out(folder: Path, names: Sequence[str]) -> None:
+    """Name the files of a folder that are not read."""
+    if names:
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        say(f"left out of {folder}: {', '.join(names[:SHOWN_NAMES])}{more}")
+
+
 def _read_file(source: SourceConfig, path: Path) -> Iterator[Record]:
-    reader = READERS.get(path.suffix.lower())
+    reader = READERS.get(ending(path))
     if reader is None:
         raise DataError(
             f"{path} has an ending that cannot be read",
             found=path.suffix or "no ending",
-            do=f"supported endings: {', '.join(READERS)}",
+            do=f"supported endings: {SUPPORTED}",
         )
     return reader(source, path)
 
@@ -185,6 +211,10 @@ def _read_text(source: SourceConfig, path: Path) -> Iterator[Record]:
 
 def _read_jsonl(_: SourceConfig, path: Path) -> Iterator[Record]:
     return read_jsonl(path)
+
+
+def _read_json(_: SourceConfig, path: Path) -> Iterator[Record]:
+    return read_json(path)
 
 
 def _read_csv(source: SourceConfig, path: Path) -> Iterator[Record]:
@@ -231,9 +261,11 @@ READERS: dict[str, Reader] = {
     ".txt": _read_text,
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
+    ".json": _read_json,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }
+SUPPORTED = f"{', '.join(READERS)}; texts also as .gz and .zst"
 
 
 def _read_hub(source: SourceConfig) -> Iterator[Document]:

@@ -1,17 +1,18 @@
-"""Chunked Parquet: a stage's unit of resume."""
+"""Parquet: tables of one or several files, and the vectors in them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from nlakit.errors import DataError
+from nlakit.errors import DataError, first_line
 from nlakit.run.folder import atomic_path
 
 VECTOR = "activation_vector"
@@ -24,30 +25,100 @@ def vector_array(vectors: NDArray[Any]) -> pa.FixedSizeListArray:
 
 
 def matrix(table: pa.Table, column: str = VECTOR) -> NDArray[np.float32]:
-    """A fixed-size (or equal-length) list column as `(n, d)` float32.
+    """A column of lists of numbers, of equal length, or of tensors that are vectors, as `(n, d)`
+    float32. A table of no rows has a width only where the type of its column says it.
 
-    Raises DataError if the column is missing, has rows of different width, or nulls.
+    Raises DataError if the column is missing, holds no numbers, has rows of different width, or
+    nulls.
     """
     if column not in table.column_names:
         raise DataError(
             f"no column {column}", found=table.column_names, do="a list of d floats a row"
         )
-    values = table[column].combine_chunks()
-    if isinstance(values, pa.ChunkedArray):
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else values.chunk(0)
-    if values.null_count:
-        raise DataError(f"column {column} has empty rows", found=f"{values.null_count} rows")
-    if pa.types.is_fixed_size_list(values.type):
-        flat, width = values.flatten(), values.type.list_size
-    elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        lengths = set(np.diff(np.asarray(values.offsets)).tolist())
-        if len(lengths) != 1:
-            raise DataError(f"column {column} has rows of different width", found=sorted(lengths))
-        flat, width = values.flatten(), lengths.pop()
+    found = _plain(table.select([column]))[column]
+    kind = found.type
+    if not _is_list(kind) or not _is_number(kind.value_type):
+        raise DataError(
+            f"column {column} holds no vectors", found=kind, do="a list of d floats a row"
+        )
+    if found.null_count:
+        raise DataError(f"column {column} has empty rows", found=f"{found.null_count} rows")
+    if pa.types.is_fixed_size_list(kind):
+        width = kind.list_size
     else:
-        raise DataError(f"column {column} holds no vectors", found=values.type)
-    # A copy: Arrow hands out read-only memory, which torch cannot share.
-    return np.array(flat, dtype=np.float32).reshape(-1, width)
+        lengths = sorted(pc.list_value_length(found).unique().to_pylist())
+        if not lengths:
+            raise DataError(f"column {column} has no rows, and so no vectors", found="0 rows")
+        if len(lengths) > 1:
+            raise DataError(
+                f"column {column} has rows of different width",
+                found=f"{lengths[0]} to {lengths[-1]}",
+            )
+        width = lengths[0]
+    made = np.empty((len(found), width), dtype=np.float32)
+    start = 0
+    for chunk in found.chunks:
+        with np.errstate(over="ignore"):  # what is too large for float32 is infinite
+            flat = chunk.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        made[start : start + len(chunk)] = flat.reshape(-1, width)
+        start += len(chunk)
+    return made
+
+
+def finite_matrix(table: pa.Table, path: Path, column: str = VECTOR) -> NDArray[np.float32]:
+    """As `matrix`, for what was read at `path`; DataError for rows that are not finite as well."""
+    found = matrix(table, column)
+    check_finite(found, path, half="halffloat" in str(table.schema.field(column).type))
+    return found
+
+
+def check_finite(vectors: NDArray[np.float32], path: Path, half: bool) -> None:
+    """Raise DataError if rows of `(n, d)` are not finite; half: whether they were stored in half
+    precision, which has no number above 65504."""
+    bad = ~np.isfinite(vectors).all(axis=1)
+    if not bad.any():
+        return
+    rows = f"{int(bad.sum())} of {len(bad)} rows, first {int(bad.argmax())}"
+    if half and np.isinf(vectors).any():
+        raise DataError(
+            f"{path} holds vectors that half precision cut off to infinity",
+            found=rows,
+            do="store activations as float32: half precision ends at 65504",
+        )
+    raise DataError(
+        f"{path} holds vectors with NaN, infinite or empty numbers",
+        found=rows,
+        do="leave these rows out",
+    )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(one(kind) for one in lists)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """The table in the types that others can be turned into: what a tensor, a dictionary or a
+    view holds, without the way it is held."""
+    for at, field in enumerate(table.schema):
+        kind, values = field.type, table.column(at)
+        if isinstance(kind, pa.FixedShapeTensorType) and max(kind.shape) == np.prod(kind.shape):
+            chunks = [chunk.storage for chunk in values.chunks]
+            values = pa.chunked_array(chunks, kind.storage_type)
+        elif pa.types.is_dictionary(kind):
+            values = values.cast(kind.value_type)
+        elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+            values = values.cast(pa.large_list(kind.value_type))
+        elif pa.types.is_string_view(kind):
+            values = values.cast(pa.string())
+        else:
+            continue
+        table = table.set_column(at, field.name, values)
+    return table
 
 
 def write_table(path: Path, table: pa.Table | Mapping[str, Any]) -> None:
@@ -57,19 +128,86 @@ def write_table(path: Path, table: pa.Table | Mapping[str, Any]) -> None:
         pq.write_table(made, temporary, compression="zstd")
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or all `*.parquet` of a folder in the order of their names.
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or all `*.parquet` of a folder in the order of their names; hidden
+    ones are left out. Files of several writers are joined where their columns are of equal
+    meaning; where one lacks a column that was not asked for, it is null.
 
-    Raises DataError if it is missing, empty, truncated or no Parquet.
+    Raises DataError if a file is missing, empty, truncated or no Parquet, lacks a column that was
+    asked for, or holds something else in a column than the file before.
     """
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
     if not files or not files[0].exists():
         raise DataError(f"no Parquet file at {path}", do="check the path")
+    tables = [_read_file(file, columns) for file in files]
+    if any(table.schema != tables[0].schema for table in tables[1:]):
+        tables = _of_one_schema(files, [_plain(table) for table in tables])
+    return pa.concat_tables(tables)
+
+
+def _read_file(file: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
-        return pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
-    except (pa.ArrowException, OSError) as error:
+        with pq.ParquetFile(file) as opened:
+            names = opened.schema_arrow.names
+            if missing := [name for name in columns or () if name not in names]:
+                raise DataError(f"{file} has no column {missing[0]}", found=", ".join(names))
+            return opened.read(None if columns is None else list(columns))
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise DataError(
-            f"cannot read {path}",
-            found=str(error).splitlines()[0],
+            f"cannot read {file}",
+            found=first_line(error),
             do="the file is truncated or no Parquet; make it again",
         ) from error
+
+
+def _of_one_schema(files: Sequence[Path], tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """The tables with the columns of all, each in the type that holds what any of them has."""
+    kinds: dict[str, pa.DataType] = {}
+    first: dict[str, Path] = {}
+    for file, table in zip(files, tables, strict=True):
+        for field in table.schema:
+            before = kinds.setdefault(field.name, field.type)
+            kinds[field.name] = _common(field.name, before, field.type, first, file)
+            first.setdefault(field.name, file)
+    made = []
+    for file, table in zip(files, tables, strict=True):
+        columns = {}
+        for name, kind in kinds.items():
+            if name not in table.column_names:
+                columns[name] = pa.nulls(table.num_rows, kind)
+                continue
+            try:
+                columns[name] = table[name].cast(kind)
+            except pa.ArrowException as error:
+                raise DataError(
+                    f"column {name!r} of {file} does not fit the other files",
+                    found=f"{table[name].type} where the others have {kind}: {first_line(error)}",
+                ) from error
+        made.append(pa.table(columns))
+    return made
+
+
+def _common(
+    name: str, before: pa.DataType, kind: pa.DataType, first: Mapping[str, Path], file: Path
+) -> pa.DataType:
+    """The type of a column in all files so far, and in one more."""
+    schemas = [pa.schema([(name, one)]) for one in (before, kind)]
+    try:
+        found = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        # Arrow counts texts and bytes as one.
+        if _is_bytes(found) and not all(_is_bytes(one) or pa.types.is_null(one)
+                                        for one in (before, kind)):  # fmt: skip
+            raise pa.ArrowTypeError
+    except pa.ArrowException as error:
+        raise DataError(
+            f"files of one folder differ in their column {name!r}",
+            found=f"{before} in {first[name]}, {kind} in {file}",
+            do="write it as one type, or move one file away",
+        ) from error
+    return found
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nlakit.core.contract import Contract, read_contract, table_sidecar
 from nlakit.errors import DataError
-from nlakit.files.parquet import matrix, read_table
+from nlakit.files.parquet import finite_matrix, read_table
 from nlakit.run.folder import FOLDERS, RunDir
 
 PARTS = ("test", "av", "ar")
@@ -72,7 +72,8 @@ def rows_of_file(path: Path) -> TableRows:
     """Rows of a table of training or evaluation, ours or the reference's. Only the vectors must be
     there: a row without a label or source has an empty one, and without a document is its own.
 
-    Raises DataError if the file is no Parquet, holds no vectors or gives two rows one row_id.
+    Raises DataError if the file is no Parquet, holds no vectors, or numbers that are not finite, or
+    gives two rows one row_id.
     """
     table = read_table(path)
     count = table.num_rows
@@ -99,7 +100,7 @@ def rows_of_file(path: Path) -> TableRows:
         column("source_family", [""] * count),
         column("token", [""] * count),
         column("position", column("n_raw_tokens", [0] * count)),
-        matrix(table),
+        finite_matrix(table, path),
     )
 
 

@@ -2,30 +2,65 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from nlakit.errors import DataError
+from nlakit.errors import DataError, first_line
+
+CODECS = {".gz": "gzip", ".zst": "zstd"}
+TEXTS = (".txt", ".jsonl", ".ndjson", ".json", ".csv")
+
+
+def ending(path: Path) -> str:
+    """The ending that says what a file holds, in lower case: `.jsonl` of `a.jsonl.gz`. What is
+    compressed and no text keeps the ending of its compression."""
+    last = path.suffix.lower()
+    inner = Path(path.stem).suffix.lower()
+    return inner if last in CODECS and inner in TEXTS else last
+
+
+def bare_name(path: Path) -> str:
+    """The name of a file without folder and endings: `a` of `b/a.jsonl.gz`."""
+    return path.stem if ending(path) == path.suffix.lower() else Path(path.stem).stem
+
+
+def _opened(path: Path) -> BinaryIO:
+    codec = CODECS.get(path.suffix.lower())
+    if codec is None:
+        return path.open("rb")
+    import pyarrow as pa
+
+    raw: Any = pa.input_stream(str(path), compression=codec)
+    return io.BufferedReader(raw)
 
 
 def decoded_lines(path: Path) -> Iterator[str]:
-    """Decoded lines with their ends, without a byte order mark. Raises DataError if a line is not
+    """Decoded lines with their ends, without a byte order mark; `.gz` and `.zst` are unpacked.
+    Lines end at line feeds alone. Raises DataError if the file cannot be read, or a line is not
     UTF-8."""
     offset = 0
-    with path.open("rb") as handle:
-        for number, raw in enumerate(handle, start=1):
-            try:
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path} is not UTF-8",
-                    found=f"byte 0x{raw[error.start]:02x} in line {number}, "
-                    f"offset {offset + error.start}",
-                    do="convert the file to UTF-8",
-                ) from error
-            offset += len(raw)
+    try:
+        with _opened(path) as handle:
+            for number, raw in enumerate(handle, start=1):
+                yield _decoded(path, number, offset, raw)
+                offset += len(raw)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read", found=first_line(error)) from error
+
+
+def _decoded(path: Path, number: int, offset: int, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8",
+            found=f"byte 0x{raw[error.start]:02x} in line {number}, offset {offset + error.start}",
+            do="convert the file to UTF-8",
+        ) from error
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -43,3 +78,29 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(row, dict):
             raise DataError(f"{where} is not a JSON object", found=type(row).__name__)
         yield where, row
+
+
+def read_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As `read_jsonl`, for a file that is a JSON array of objects, or JSON lines by another name.
+
+    An array is held in memory as a whole.
+    """
+    first = next((line for line in decoded_lines(path) if line.strip()), "")
+    if not first.lstrip().startswith("["):
+        yield from read_jsonl(path)
+        return
+    try:
+        items = json.loads("".join(decoded_lines(path)))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON", found=str(error), do="mend the file") from error
+    for number, item in enumerate(items, start=1):
+        if not isinstance(item, dict):
+            what = f"{path} item {number} is not a JSON object"
+            raise DataError(what, found=type(item).__name__)
+        yield f"{path} item {number}", item
+
+
+def holds_rows(path: Path) -> bool:
+    """Whether a JSON file is an array or lines of objects: a single object is settings, no rows."""
+    first, second, *_ = [*islice(filter(str.strip, decoded_lines(path)), 2), "", ""]
+    return first.lstrip().startswith("[") or second.lstrip().startswith("{")

@@ -167,7 +167,10 @@ def read_data(data: str) -> tuple[TableRows, TableRows | None, dict[str, str]]:
     hashes = {name: file_sha256(path) for name, path in tables.items()}
     train = [rows_of_file(tables[part]) for part in ("ar", "av") if part in tables]
     joined = train[0].join(train[1]) if len(train) == 2 else train[0] if train else None
-    return rows_of_file(tables["test"]), joined, hashes
+    test = rows_of_file(tables["test"])
+    if not len(test):
+        raise DataError(f"{tables['test']} has no rows to evaluate on", found="0 rows")
+    return test, joined, hashes
 
 
 def claim(out: Path, begin: dict[str, Any]) -> None:

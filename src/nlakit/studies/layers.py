@@ -14,8 +14,8 @@ from rich.table import Table
 
 from nlakit.config.load import parse_config
 from nlakit.config.sections import RunConfig, SubjectConfig
+from nlakit.core.shown import span
 from nlakit.errors import ConfigError, DataError, ModelError, first_line
-from nlakit.files.tabular import span
 from nlakit.run import pipeline
 from nlakit.run.folder import RunDir, atomic_write, device_used, git_commit, library_versions
 from nlakit.run.progress import say

@@ -20,6 +20,7 @@ from rich.table import Table
 from nlakit.config.load import config_hash
 from nlakit.config.sections import ARConfig, RunConfig
 from nlakit.core.metrics import mean_unit
+from nlakit.core.shown import span
 from nlakit.core.statistics import derangement, paired_difference
 from nlakit.core.text.stats import longest_copied_run, words
 from nlakit.data.corpus import order_key
@@ -28,7 +29,6 @@ from nlakit.errors import DataError
 from nlakit.evaluate.scoring import Scores, gains, score_all, summarise
 from nlakit.files.parquet import matrix
 from nlakit.files.rows import TableRows
-from nlakit.files.tabular import span
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
 from nlakit.run.folder import atomic_write

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -245,6 +246,19 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("no labels")
     found = labeler_of(tmp_path).label(REQUESTS[:4])
     assert [one.explanation for one in found] == ["E0", "E1", "E2", None]
+
+
+def test_packed_label_files_are_read_and_what_is_not_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index, last in enumerate((".jsonl", ".csv")):
+        plain = write(tmp_path / f"a{last}", [row(index)])
+        plain.with_name(f"{plain.name}.gz").write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
+    found = labeler_of(tmp_path).label(REQUESTS[:2])
+    assert [label.explanation for label in found] == ["E0", "E1"]
+    assert capsys.readouterr().err == f"left out of {tmp_path}: notes.txt\n"
 
 
 def test_keys_that_look_like_numbers_stay_text(tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ def test_vectors_of_json_lists_with_rows_that_have_none(tmp_path: Path) -> None:
     assert np.isnan(table["reconstruction"][1]).all()  # no direction
 
 
+@pytest.mark.parametrize("vector", [["1", "2"], ["x", "y"], [True, False]])
+def test_strings_are_no_vectors(tmp_path: Path, vector: list[object]) -> None:
+    record = {"activation_vector": vector, "cosine": 0.5}
+    lines = write(tmp_path / "a.jsonl", json.dumps(record))
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="line 1: activation_vector is no list of numbers"):
+        read_audit_table(lines)
+    with pytest.raises(DataError, match="activation_vector holds no vectors"):
+        read_audit_table(tmp_path / "a.parquet")
+
+
 def test_nan_and_infinite_scores_are_counted(tmp_path: Path) -> None:
     table = read_audit_table(
         write(tmp_path / "a.jsonl", '{"cos": NaN}\n{"cos": Infinity}\n{"cos": 1}')

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from nlakit.config.labels import LabelFileConfig
 from nlakit.config.sections import SourceConfig
 from nlakit.data.labels.labeler import SCHEMA, Advance, Label, LabelRequest, text_sha256
-from nlakit.data.sources import READERS
+from nlakit.data.sources import READERS, say_left_out
 from nlakit.errors import ConfigError, DataError
+from nlakit.files.text import ending
 
 TEXT = "detokenized_text_truncated"
 EXPLANATION = "api_explanation"
@@ -147,7 +148,7 @@ class FileLabeler:
     def _read(self, file: Path) -> Iterator[pa.Table]:
         """Tables of key, row_id and what is carried; texts are hashed and let go."""
         try:
-            for columns, table in LABEL_READERS[file.suffix.lower()](
+            for columns, table in LABEL_READERS[ending(file)](
                 file, lambda names: self._choose(file, names)
             ):
                 yield self._shaped(file, columns, table)
@@ -237,7 +238,7 @@ def label_files(path: Path) -> list[Path]:
     if path.is_dir():
         inside = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
         files = sorted(path / file for file in inside if not _hidden(file))
-    chosen = [file for file in files if file.suffix.lower() in LABEL_READERS]
+    chosen = [file for file in files if ending(file) in LABEL_READERS]
     if not chosen:
         endings = sorted({file.suffix or "(none)" for file in files})
         raise DataError(
@@ -245,6 +246,7 @@ def label_files(path: Path) -> list[Path]:
             found=f"endings {', '.join(endings)}" if endings else "no files",
             do=f"supported endings: {kinds}",
         )
+    say_left_out(path, [str(file.relative_to(path)) for file in files if file not in chosen])
     return chosen
 
 
@@ -291,5 +293,6 @@ def _read_jsonl(file: Path, choose: Choose) -> Batches:
 LABEL_READERS: dict[str, Callable[[Path, Choose], Batches]] = {
     ".parquet": _read_parquet,
     ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
     ".csv": _read_csv,
 }

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nlakit.errors import DataError, first_line
 from nlakit.files.parquet import matrix, read_table
-from nlakit.files.text import decoded_lines, read_jsonl
+from nlakit.files.text import decoded_lines, ending, read_jsonl
 from nlakit.run.folder import file_sha256
 
 Kind = Literal["text", "name", "number", "vector"]
@@ -76,7 +76,7 @@ def read_audit_table(path: Path) -> AuditTable:
     Raises DataError if the file is missing, empty, broken or not UTF-8, if a column holds what it
     should not, or if there is neither a text, nor a score, nor a pair of vectors.
     """
-    reader = READERS.get(path.suffix.lower())
+    reader = READERS.get(ending(path))
     if not path.is_file():
         raise DataError(f"there is no file {path}", found=f"working folder {Path.cwd()}")
     if reader is None:
@@ -212,7 +212,10 @@ def _packed(where: str, name: str, value: Any) -> Any:
     """A list of a vector column as float32, an eighth of its size in Python."""
     if not isinstance(value, list) or name not in match_vectors((name,)):
         return value
+    wrong = {type(one).__name__ for one in value if isinstance(one, str | bool)}
     try:
+        if wrong:  # NumPy would read "1" and true as numbers
+            raise TypeError(f"it holds {', '.join(sorted(wrong))}")
         return np.asarray(value, dtype=np.float32).reshape(-1)
     except (ValueError, TypeError) as error:
         raise DataError(f"{where}: {name} is no list of numbers", found=str(error)) from error

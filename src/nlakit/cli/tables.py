@@ -1,9 +1,8 @@
-"""Texts and vectors from files; records to a table, JSON lines or a file."""
+"""Records as a table, as JSON lines, or in a file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nlakit.errors import ConfigError, DataError
+from nlakit.errors import ConfigError
 
 console = Console(highlight=False)
-
-
-def span(found: Mapping[str, Any], sign: str = "") -> str:
-    """A mean with its interval."""
-    return f"{found['mean']:{sign}.3f} [{found['low']:.3f}, {found['high']:.3f}]"
-
-
-def read_lines(path: Path) -> list[str]:
-    """Lines of a text file; DataError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}", found=str(error)) from error
-
-
-def read_vectors(path: Path) -> Any:
-    """Raw vectors `(n, d)` from a .npy file or the activation_vector column of a Parquet file."""
-    import numpy as np
-
-    from nlakit.files.parquet import matrix, read_table
-
-    if path.suffix == ".npy":
-        try:
-            found = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot read {path}", found=str(error)) from error
-        if found.ndim not in (1, 2) or not found.size or found.dtype.kind not in "fiu":
-            raise DataError(
-                f"{path} holds no vectors: they are numbers (n, d)",
-                found=f"shape {found.shape} of {found.dtype}",
-            )
-        return np.atleast_2d(found)
-    return matrix(read_table(path))
-
-
 TABLE_COLUMNS = ("position", "token", "centred_cosine", "floor", "fve", "explanation")
 
 
