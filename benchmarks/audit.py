@@ -25,13 +25,7 @@ import pyarrow.parquet as pq
 
 from nlakit.run.folder import git_commit
 
-COMMAND = """
-import typer
-from nlakit import cli_audit
-app = typer.Typer()
-cli_audit.register(app)
-app()
-"""
+COMMAND = [sys.executable, "-m", "nlakit", "audit"]
 
 
 def sentences(count: int, words: int, seed: int) -> list[str]:
@@ -78,9 +72,7 @@ def measure(path: Path) -> dict[str, float]:
     """Seconds, CPU seconds and peak resident GiB (Linux) of the command on a file, in a child."""
     start = time.monotonic()
     save = ["--save", str(path.parent / "out.json")]
-    subprocess.run(
-        [sys.executable, "-c", COMMAND, str(path), *save], check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([*COMMAND, str(path), *save], check=True, stdout=subprocess.DEVNULL)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "seconds": time.monotonic() - start,

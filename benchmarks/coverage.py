@@ -60,7 +60,7 @@ def jackknife(values: np.ndarray, names: list[str]) -> np.ndarray:
 def coverage(kind: str, simulations: int, seed: int) -> dict[str, float]:
     """Method → share of the intervals that hold the truth."""
     rng, truth = np.random.default_rng(seed), EFFECTS[kind][1]
-    held = dict.fromkeys(("percentile bootstrap", "jackknife t", "used"), 0)
+    held: dict[str, int] = dict.fromkeys(("percentile bootstrap", "jackknife t", "used"), 0)
     for _ in range(simulations):
         values, names = drawn(kind, rng)
         found = estimate(values, names)

@@ -21,7 +21,7 @@ from rich.table import Table
 from nlakit.run.folder import FOLDERS
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.yaml"
-COMMAND = [sys.executable, "-c", "from nlakit.cli import main; main()", "run"]
+COMMAND = [sys.executable, "-m", "nlakit", "run"]
 INTERVAL = 0.05
 
 

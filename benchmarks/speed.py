@@ -26,6 +26,7 @@ from nlakit.config.load import parse_config
 from nlakit.config.sections import RunConfig
 from nlakit.core.contract import read_contract
 from nlakit.data.corpus import order_key
+from nlakit.data.labels.offline import Background, OfflineLabeler
 from nlakit.data.sources import read_source
 from nlakit.files.rows import TableRows, read_mean
 from nlakit.models.decode import Decoding, decode
@@ -190,7 +191,7 @@ def run(steps: int, tokens: int, pair: Path | None) -> dict[str, Any]:
     early = bench.found.pop("read")
     bench.config = config
     table = bench.read(documents, bench.prepare(documents))
-    rows, _, _ = bench.label(table, texts)
+    rows, _, _ = bench.label(table, OfflineLabeler(Background(texts)))
     bench.train_ar(rows)
     av = bench.train_av(rows).module
     if pair is not None:

@@ -58,7 +58,7 @@ def labelled(
     made = labels.checked(labels.offline_labeler(rundir).label(asked), asked, config.labels.limits)
     texts = label_table(made, asked)["api_explanation"].combine_chunks()
     rows = rows.append_column("api_explanation", texts)
-    return rows.filter(pc.is_valid(rows["api_explanation"]))
+    return rows.filter(rows["api_explanation"].is_valid())
 
 
 def main() -> None:
@@ -71,8 +71,7 @@ def main() -> None:
         load_subject(config.subject), [config.subject.layer], config.activations.expected_tokens
     )
     for part, documents in chosen(rundir).items():
-        wanted = pa.array(documents)
-        piece = corpus.filter(pc.is_in(corpus["doc_id"], value_set=wanted))
+        piece = corpus.filter(pc.field("doc_id").isin(documents))
         rows = labelled(reader, piece, config, rundir)
         order = np.random.default_rng([config.seed, tables.PARTS.index(part)])
         rows = rows.take(order.permutation(rows.num_rows)).select(COLUMNS)
