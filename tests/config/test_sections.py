@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nlakit.config.load import config_hash, dump_config, load_config, parse_config
+from nlakit.config.load import config_hash, dump_config, load_config, parse_config, with_overrides
 from nlakit.config.sections import RunConfig
 from nlakit.errors import ConfigError
 
@@ -161,6 +161,60 @@ def test_a_mapping_may_be_merged_into_another(tmp_path: Path):
     text = "ar: &half {batch_rows: 3, accumulation: 2}\nav: {<<: *half, accumulation: 5}\n"
     config = load_config(written(tmp_path, text))
     assert (config.av.batch_rows, config.av.accumulation) == (3, 5)
+
+
+HALVES = """\
+ar: {lora: &l {r: 4, alpha: 8}, phases: [&p {steps: 3, lr: 0.1}]}
+av: {lora: *l, phases: [*p]}
+pair: &half {lora: *l}
+"""
+
+
+def test_an_override_changes_its_own_place_and_not_where_an_alias_shares_it(tmp_path: Path):
+    config = load_config(written(tmp_path, HALVES), ["av.lora.r=32"])
+    assert [half.lora.r for half in (config.ar, config.av, config.pair)] == [4, 32, 4]
+    assert {half.lora.alpha for half in (config.ar, config.av, config.pair)} == {8}
+    merged = "ar: &half {lora: {r: 4}}\nav: {<<: *half}\n"  # a merge shares what lies deeper
+    config = load_config(written(tmp_path, merged), ["av.lora.r=32"])
+    assert (config.ar.lora.r, config.av.lora.r) == (4, 32)
+    config = load_config(written(tmp_path, ""), ["ar={lora: &l {r: 2}}", "av.lora={r: 3}"])
+    assert (config.ar.lora.r, config.av.lora.r) == (2, 3)
+
+
+def test_one_bad_override_is_one_bad_setting(tmp_path: Path):
+    with pytest.raises(ConfigError, match="has 1 bad setting") as caught:
+        load_config(written(tmp_path, HALVES), ["av.lora.r=-1"])
+    assert "ar.lora" not in str(caught.value)
+
+
+def test_a_value_that_may_be_of_two_kinds_is_one_bad_setting():
+    with pytest.raises(ConfigError, match=r"has 1 bad setting.*av\.scale: .* or ") as caught:
+        parse_config({"name": "a", "av": {"scale": "large"}})
+    assert "got 'large'" in str(caught.value)
+    with pytest.raises(ConfigError, match="has 2 bad setting"):
+        parse_config({"name": "a", "ar": {"x": 1, "y": 1}})
+
+
+def test_overrides_leave_the_given_mapping_alone():
+    given = {"name": "a", "ar": {"lora": {"r": 4}}}
+    made = with_overrides(given, ["ar.lora.r=5", "seed=1"])
+    assert given == {"name": "a", "ar": {"lora": {"r": 4}}}
+    assert made == {"name": "a", "ar": {"lora": {"r": 5}}, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "message"),
+    [
+        ("ar: &a {lora: *a}\n", "seed=1", "holds itself"),
+        ("seed: 2020-13-45\n", "seed=1", "not YAML"),
+        ("[" * 5000, "seed=1", "not YAML"),
+        ("", "seed=2020-13-45", "not YAML"),
+        ("", "ar.lora={r: 4, r: 8}", "given twice"),
+    ],
+)
+def test_odd_yaml_is_a_configuration_error(tmp_path: Path, text: str, override: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        load_config(written(tmp_path, text), [override])
 
 
 @pytest.mark.parametrize(

@@ -53,20 +53,33 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             found=str(error),
             do="give the path of a YAML file; examples/ has some",
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML", found=str(error).replace("\n", " ")) from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} is not a mapping of settings", found=type(data).__name__)
-    with_overrides(data, overrides)
+    data = with_overrides(data, overrides)
     data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "run")
     return parse_config(data, where=str(path))
 
 
 def with_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """`data` with `a.b=c` settings in it; ConfigError for one that is none."""
+    """A copy of `data` with `a.b=c` settings in it; ConfigError for one that is none, or where an
+    anchor holds itself."""
+    try:
+        made = _unshared(data)
+    except RecursionError as error:
+        raise ConfigError("a setting holds itself", do="mend the anchors (&, *)") from error
     for override in overrides:
-        _apply_override(data, override)
-    return data
+        _apply_override(made, override)
+    return made
+
+
+def _unshared(node: Any) -> Any:
+    """A copy in which what YAML aliases share lies in each of its places by itself: a change to
+    one must not reach the others."""
+    if isinstance(node, dict):
+        return {key: _unshared(value) for key, value in node.items()}
+    return [_unshared(value) for value in node] if isinstance(node, list) else node
 
 
 def parse_config(data: dict[str, Any], where: str = "configuration") -> RunConfig:
@@ -74,16 +87,36 @@ def parse_config(data: dict[str, Any], where: str = "configuration") -> RunConfi
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in item['loc']) or 'top level'}: {item['msg']}"
-            + (f" (got {item['input']!r})" if not isinstance(item["input"], dict) else "")
-            for item in error.errors()
+        problems: dict[str, list[str]] = {}
+        inputs: dict[str, Any] = {}
+        for item in error.errors():
+            name = _setting(data, item["loc"])
+            problems.setdefault(name, []).append(item["msg"])
+            inputs[name] = item["input"]
+        told = [
+            f"{name}: {' or '.join(messages)}"
+            + (f" (got {inputs[name]!r})" if not isinstance(inputs[name], dict) else "")
+            for name, messages in problems.items()
         ]
         raise ConfigError(
-            f"{where} has {len(problems)} bad setting(s)",
-            found=" | ".join(problems),
+            f"{where} has {len(told)} bad setting(s)",
+            found=" | ".join(told),
             do="`nlakit config` prints every setting with its meaning and default",
         ) from error
+
+
+def _setting(data: Any, loc: Sequence[int | str]) -> str:
+    """The setting an error is about. Where a value may be of two kinds, pydantic reports each by
+    itself, with the kind at the end of the place: they are one bad setting."""
+    names = []
+    for part in loc:
+        if not isinstance(data, dict | list):
+            break
+        names.append(str(part))
+        inside = isinstance(data, dict) and part in data
+        inside = inside or (isinstance(part, int) and isinstance(data, list) and part < len(data))
+        data = data[part] if inside else None
+    return ".".join(names) or "top level"
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
@@ -99,8 +132,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"--set {key}: {part} is not a section", found=override)
     try:
-        node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        node[leaf] = _unshared(yaml.load(value, Loader=_UniqueKeys))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"--set {key}: the value is not YAML", found=value) from error
 
 
