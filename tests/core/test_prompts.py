@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import normalizers
 
 from nlakit.core.contract import Contract, read_contract
 from nlakit.core.injection import inject, marker_rows
-from nlakit.core.prompts import check_suffix, encode, find_marker, suffix_ids
+from nlakit.core.prompts import check_suffix, encode, find_marker, holds_marker, suffix_ids
 from nlakit.core.scaling import Scaling, check_scale
 from nlakit.errors import ContractError, ModelError
 from tests.conftest import AR_TEMPLATE, AV_TEMPLATE, build_contract, toy_tokenizer
@@ -17,6 +18,22 @@ from tests.conftest import AR_TEMPLATE, AV_TEMPLATE, build_contract, toy_tokeniz
 
 def test_marker_is_found_by_search() -> None:
     assert find_marker(toy_tokenizer(), AV_TEMPLATE) == "㊗"
+
+
+def test_a_marker_that_stands_in_the_texts_is_passed_over() -> None:
+    tokenizer = toy_tokenizer()
+    tokenizer.add_tokens(["※"])
+    assert find_marker(tokenizer, AV_TEMPLATE, ["a ㊗", "b"]) == "※"
+    assert find_marker(tokenizer, AV_TEMPLATE, ["a ※", "b"]) == "㊗"
+    assert find_marker(tokenizer, AV_TEMPLATE, ["※", "㊗"]) == "㊗"  # none is left: the first
+    assert holds_marker(tokenizer, "㊗", "of ㊗.")
+    assert not holds_marker(tokenizer, "㊗", "of ※.")
+
+
+def test_a_character_that_the_tokenizer_makes_the_marker_counts_as_the_marker() -> None:
+    tokenizer = toy_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("祝", "㊗")
+    assert holds_marker(tokenizer, "㊗", "of 祝.")
 
 
 def test_template_without_room_for_neighbours_is_refused() -> None:

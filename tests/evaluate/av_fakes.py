@@ -15,7 +15,7 @@ from nlakit.evaluate.bench import Bench
 from nlakit.models.decode import Decoding
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.verbalizer import Verbalizer
-from tests.conftest import SMALL_LORA, build_contract
+from tests.conftest import SMALL_LORA, build_contract, toy_tokenizer
 from tests.evaluate.benches import text_bench
 
 # Six rows of three documents in the six directions of an octahedron; their mean is zero.
@@ -42,7 +42,7 @@ class FakeAV:
         self.seen: list[Decoding] = []
         record = SimpleNamespace(centring="none", embedding_norm=1.0)
         self.contract = SimpleNamespace(nlakit=record, tokens=SimpleNamespace(injection_char="㊗"))
-        self.model = object()
+        self.model, self.tokenizer = object(), toy_tokenizer()
 
     def scaled(self, vectors: Any) -> torch.Tensor:
         return torch.nn.functional.normalize(torch.as_tensor(vectors), dim=-1) * 2

@@ -20,9 +20,10 @@ def encode(tokenizer: Any, text: str, *, special: bool) -> list[int]:
     return list(tokenizer(text, add_special_tokens=special)["input_ids"])
 
 
-def find_marker(tokenizer: Any, template: str) -> str:
-    """The first candidate that is one token of its own inside the AV template: enclosed CJK
-    characters, then the symbols of the tokenizer's own vocabulary, the rarest first.
+def find_marker(tokenizer: Any, template: str, texts: Sequence[str] = ()) -> str:
+    """The first candidate that is one token of its own inside the AV template and stands in none
+    of `texts`: enclosed CJK characters, then the symbols of the tokenizer's own vocabulary, the
+    rarest first. If all of them stand there, the first.
 
     Raises ContractError if there is none, or no place for one in the template.
     """
@@ -31,14 +32,18 @@ def find_marker(tokenizer: Any, template: str) -> str:
             "no marker fits: the AV template must hold {marker} once, between other text",
             found=repr(template),
         )
-    tried = 0
+    tried, found = 0, None
     for marker in chain(MARKER_CANDIDATES, rare_symbols(tokenizer)):
         try:
             marker_neighbours(tokenizer, template, marker)
         except ContractError:
             tried += 1
             continue
-        return marker
+        if not any(marker in text for text in texts):
+            return marker
+        found = found or marker
+    if found:
+        return found
     raise ContractError(
         "no marker is a single token of this tokenizer",
         found=f"tried {MARKER_CANDIDATES} and all symbols of the vocabulary, {tried} in all",
@@ -82,6 +87,13 @@ def marker_neighbours(tokenizer: Any, template: str, marker: str) -> tuple[int, 
             do="put {marker} once, between other text, into tables.av_template",
         )
     return ids[at[0] - 1], token, ids[at[0] + 1]
+
+
+def holds_marker(tokenizer: Any, marker: str, text: str) -> bool:
+    """Whether the marker stands in a text, or the tokenizer makes it of another character there."""
+    return marker in text or encode(tokenizer, marker, special=False)[-1] in encode(
+        tokenizer, text, special=False
+    )
 
 
 def suffix_ids(tokenizer: Any, template: str) -> list[int]:

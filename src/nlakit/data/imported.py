@@ -70,6 +70,11 @@ def _with_held_out(table: pa.Table, missing: set[str]) -> pa.Array:
     return pa.array(made, pa.string())
 
 
+def marker_of(source: Path) -> str:
+    """The marker that imported tables were made with."""
+    return read_contract(table_sidecar(source / "ar.parquet")).tokens.injection_char
+
+
 def take_prompts(contract: Contract, source: Path, subject: Subject) -> None:
     """Give a contract the templates and tags that the imported tables were made with."""
     theirs = read_contract(table_sidecar(source / "ar.parquet"))

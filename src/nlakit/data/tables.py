@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nlakit.config.load import config_hash
 from nlakit.config.sections import RunConfig
 from nlakit.core.contract import Contract, Extraction, Provenance, Templates, Tokens, table_sidecar
 from nlakit.core.metrics import baseline, mean_unit
-from nlakit.core.prompts import find_marker, marker_neighbours, suffix_ids
+from nlakit.core.prompts import find_marker, holds_marker, marker_neighbours, suffix_ids
 from nlakit.data import imported
 from nlakit.data.split import read_split
 from nlakit.errors import DataError
@@ -38,22 +39,35 @@ MEAN_FILE = "mean_unit.safetensors"
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Write {av,ar,rl,test}.parquet with sidecars, mean_unit.safetensors and norms.json.
 
-    Rows of a part are in an order keyed on the seed, so that the first n are a fair sample.
+    Rows of a part are in an order keyed on the seed, so that the first n are a fair sample. Rows
+    whose label holds the marker are dropped: the AV would take it for the place of a vector.
     """
     source = Path(config.tables.source) if config.tables.source else None
-    joined = imported.read(source, config) if source else join(rundir)
+    labelled = imported.read(source, config) if source else join(rundir)
     subject = load_subject(config.subject)
+    if source:
+        marker = imported.marker_of(source)
+    else:
+        documents = read_table(rundir.need("corpus") / "corpus.parquet", ["text"])
+        texts = [*documents["text"].to_pylist(), *labelled["api_explanation"].to_pylist()]
+        marker = chosen_marker(config, subject, texts)
+    joined = without_marker(labelled, subject, marker)
     made: dict[str, pa.Table] = {}
     for part in PARTS:
         rows = joined.filter(pc.field("part") == part)
         order = np.random.default_rng([config.seed, PARTS.index(part)]).permutation(rows.num_rows)
         made[part] = rows.take(order)
     train = np.concatenate([matrix(made[part]) for part in PARTS[:3]])
+    in_label = labelled.num_rows - joined.num_rows
     if not len(train):
-        raise DataError("no rows are left to train on", do="use more documents")
+        raise DataError(
+            "no rows are left to train on",
+            found=f"{labelled.num_rows} labels, {in_label} with the marker {marker!r}",
+            do="use more documents, or leave tables.marker unset to search for one",
+        )
     mean = mean_unit(train)
     norms = measured_norms(train, subject)
-    contract = base_contract(config, subject, mean, train, norms)
+    contract = base_contract(config, subject, mean, train, norms, marker)
     if source:
         imported.take_prompts(contract, source, subject)
     for part, table in made.items():
@@ -63,10 +77,23 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
         contract.write(table_sidecar(folder / f"{part}.parquet"))
     save_file({"mean_unit": mean.astype(np.float32)}, folder / MEAN_FILE)
     (folder / "norms.json").write_text(json.dumps(norms, indent=1) + "\n", encoding="utf-8")
-    labelled = joined.num_rows
     activations = rundir.manifest("activations")
-    total = labelled if source or activations is None else activations.rows.kept
-    return Rows(entered=total, kept=labelled, dropped={"no_label": total - labelled})
+    total = labelled.num_rows if source or activations is None else activations.rows.kept
+    dropped = {"no_label": total - labelled.num_rows, "marker_in_label": in_label}
+    return Rows(entered=total, kept=joined.num_rows, dropped=dropped)
+
+
+def chosen_marker(config: RunConfig, subject: Subject, texts: Sequence[str]) -> str:
+    """The marker that is set, or one that stands in none of `texts`, where there is such."""
+    settings = config.tables
+    return settings.marker or find_marker(subject.tokenizer, settings.av_template, texts)
+
+
+def without_marker(table: pa.Table, subject: Subject, marker: str) -> pa.Table:
+    """The rows whose label does not hold the marker."""
+    texts = table["api_explanation"].to_pylist()
+    free = [not holds_marker(subject.tokenizer, marker, text) for text in texts]
+    return table.filter(pa.array(free, pa.bool_()))
 
 
 def join(rundir: RunDir) -> pa.Table:
@@ -118,10 +145,12 @@ def base_contract(
     mean: NDArray[Any],
     train: NDArray[Any],
     norms: dict[str, float],
+    marker: str | None = None,
 ) -> Contract:
-    """The contract every table and checkpoint of the run starts from."""
+    """The contract every table and checkpoint of the run starts from. An AR does without a marker:
+    any will do where no AV is trained."""
     settings = config.tables
-    marker = settings.marker or find_marker(subject.tokenizer, settings.av_template)
+    marker = marker or chosen_marker(config, subject, ())
     left, token, right = marker_neighbours(subject.tokenizer, settings.av_template, marker)
     return Contract(
         kind="nla_dataset",

@@ -243,17 +243,24 @@ class Work:
         started = time.perf_counter()
         labels = [label.explanation or "" for label in labeler.label(requests)]
         seconds = (time.perf_counter() - started) / len(labels)
+        seen = [*made["detokenized_text_truncated"].to_pylist(), *labels]
+        marker = tables.chosen_marker(self.config, self.subject, seen)
+        made = made.append_column("api_explanation", pa.array(labels, pa.string()))
+        made = tables.without_marker(made, self.subject, marker)
+        labels = made["api_explanation"].to_pylist()
         vectors = matrix(made)
         self.mean = mean_unit(vectors)
         norms = tables.measured_norms(vectors, self.subject)
-        self.contract = tables.base_contract(self.config, self.subject, self.mean, vectors, norms)
-        named = {"api_explanation": labels, "labeler_model": [labeler.name] * len(labels)}
+        self.contract = tables.base_contract(
+            self.config, self.subject, self.mean, vectors, norms, marker
+        )
+        named = ["api_explanation", "labeler_model"]
         joined = made
-        for name, values in {**named, "part": labels}.items():
+        for name, values in (("labeler_model", [labeler.name] * len(labels)), ("part", labels)):
             joined = joined.append_column(name, pa.array(values, pa.string()))
         shaped = {part: tables.shape(joined, part, self.contract) for part in ("ar", "av")}
         sizes = {part: bytes_a_row(table, shuffled=True) for part, table in shaped.items()}
-        sizes["activations"] = bytes_a_row(made)
+        sizes["activations"] = bytes_a_row(made.drop_columns(["api_explanation"]))
         sizes["labels"] = bytes_a_row(joined.select(["row_id", *named]))
         rows = TableRows(
             row_ids=made["row_id"].to_pylist(),

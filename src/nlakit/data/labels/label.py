@@ -124,12 +124,24 @@ def refuse_other_prompts(folder: Path, settings: LabelsConfig) -> None:
             )
 
 
+def warn_of_marker(marker: str | None, texts: Sequence[str]) -> None:
+    """Say before labels are paid for that the marker which is set stands in texts: a label that
+    quotes it is no use."""
+    found = sum(marker in text for text in texts) if marker else 0
+    if found:
+        say(
+            f"tables.marker {marker!r} stands in {found} of {len(texts)} texts: rows whose label "
+            "quotes it will be dropped; leave it unset to search for another"
+        )
+
+
 @stage("labels", parents=("corpus", "activations"), sections=("labels",))
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Write `part-NNNNN.parquet` (the columns of labeler.SCHEMA), quality.json and sheet.csv."""
     settings: LabelsConfig = config.labels
     table = read_table(rundir.need("activations"), COLUMNS)
     refuse_other_prompts(folder, settings)
+    warn_of_marker(config.tables.marker, table["detokenized_text_truncated"].to_pylist())
     labeler = make_labeler(config, rundir, table.num_rows)
     try:
         with ticker("labels", table.num_rows) as progress:

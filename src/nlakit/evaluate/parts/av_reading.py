@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nlakit.core.prompts import holds_marker
 from nlakit.core.statistics import derangement
 from nlakit.evaluate.bench import Bench, Measured, Part, Values
 from nlakit.evaluate.conditions import of_partners, random_directions
@@ -105,7 +106,7 @@ def label_gap(part: Part, bench: Bench, av: Verbalizer) -> None:
     count = min(bench.settings.control_rows, len(rows)) if quick else len(rows)
     usable = np.flatnonzero(
         [
-            bool(text.strip()) and marker not in text and partner >= 0
+            bool(text.strip()) and partner >= 0 and not holds_marker(av.tokenizer, marker, text)
             for text, partner in zip(rows.texts[:count], partners[:count], strict=True)
         ]
     )
