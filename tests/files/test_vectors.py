@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nlakit.cli.tables import emit
 from nlakit.errors import DataError
-from nlakit.files.vectors import read_vectors
+from nlakit.files.vectors import read_texts, read_vectors
 
 ROWS = np.array([[1.0, 2.0], [3.0, 4.5]], np.float32)
 
@@ -105,3 +106,36 @@ def test_strings_are_no_vectors(tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", np.array(rows))
         with pytest.raises(DataError, match="holds no vectors.*of <U1"):
             read_vectors(tmp_path / "a.npy")
+
+
+def test_texts_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffa\u2028b\u2029c\r\n\x0cd\x85e\rf\n\nlast".encode())
+    assert read_texts(path) == ["a\u2028b\u2029c", "\x0cd\x85e\rf", "", "last"]
+    path.write_bytes(b"a\n")
+    assert read_texts(path) == ["a"]
+    path.write_bytes(b"a\n\xff\n")
+    with pytest.raises(DataError, match="not UTF-8.*line 2"):
+        read_texts(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_texts(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.parquet"])
+def test_what_save_wrote_is_read_back(tmp_path: Path, name: str) -> None:
+    texts = ["a\u2028b", "", '"x"\n{}']
+    records = [{"explanation": text, "fve": float("nan"), "token": None} for text in texts]
+    emit(records, "table", tmp_path / name)
+    assert read_texts(tmp_path / name) == texts
+
+
+def test_records_without_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"explanation": "a"}\n{"text": "b", "n": 1}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="line 2 has no text in 'explanation'.*keys are text, n"):
+        read_texts(path)
+    path.write_text('{"explanation": 1}', encoding="utf-8")
+    with pytest.raises(DataError, match="line 1 has no text in 'explanation'; found: int"):
+        read_texts(path)
+    with pytest.raises(DataError, match="texts are not read from .*a.csv"):
+        read_texts(tmp_path / "a.csv")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,6 +45,7 @@ def audit(
     from nlakit.evaluate.audit.audit import GATE
     from nlakit.evaluate.audit.audit import audit as audited
     from nlakit.evaluate.audit.table import read_audit_table
+    from nlakit.files.text import as_json
     from nlakit.run.folder import atomic_write
 
     results = audited(read_audit_table(file))
@@ -53,7 +53,7 @@ def audit(
     if save is not None:
         target = save if save.suffix == ".json" else save / "results.json"
         target.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(target, json.dumps(results, ensure_ascii=False, indent=1) + "\n")
+        atomic_write(target, as_json(results, indent=1) + "\n")
         _say([str(target)])
     if gate and GATE & {one["code"] for one in results["warnings"]}:
         raise typer.Exit(3)

@@ -32,7 +32,7 @@ from nlakit.cli.tables import emit
 from nlakit.config.load import dump_config
 from nlakit.config.sections import RunConfig
 from nlakit.errors import ConfigError, LimitReached, NlakitError
-from nlakit.files.vectors import read_lines, read_vectors
+from nlakit.files.vectors import read_texts, read_vectors
 from nlakit.run import pipeline
 from nlakit.run.folder import RunDir
 
@@ -45,6 +45,9 @@ app = typer.Typer(
 console = Console(highlight=False)
 Redo = Annotated[
     list[str] | None, typer.Option("--redo", metavar="STAGE", help="replace a stage's result")
+]
+TextFile = Annotated[
+    Path | None, typer.Option(help="an explanation a line, or .jsonl or .parquet of --save")
 ]
 Format = Annotated[str, typer.Option("--format", help="table or jsonl")]
 Save = Annotated[Path | None, typer.Option("--save", help="write to this file (.jsonl, .parquet)")]
@@ -205,7 +208,7 @@ def explain(
 def reconstruct(
     pair: Pair,
     texts: Annotated[list[str] | None, typer.Argument()] = None,
-    file: Annotated[Path | None, typer.Option(help="one explanation a line")] = None,
+    file: TextFile = None,
     format: Format = "jsonl",
     save: Save = None,
     other: Other = None,
@@ -215,7 +218,7 @@ def reconstruct(
     device: Device = "auto",
 ) -> None:
     """Turn explanations into vectors."""
-    rows = read_lines(file) if file else list(texts or [])
+    rows = read_texts(file) if file else list(texts or [])
     if not rows:
         raise ConfigError("give explanations, or --file")
     nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
@@ -232,7 +235,7 @@ def score(
     pair: Pair,
     vectors: Annotated[Path, typer.Option(help="Parquet or .npy of raw vectors, a row a text")],
     texts: Annotated[list[str] | None, typer.Argument()] = None,
-    file: Annotated[Path | None, typer.Option(help="one explanation a line")] = None,
+    file: TextFile = None,
     format: Format = "table",
     save: Save = None,
     other: Other = None,
@@ -242,7 +245,7 @@ def score(
     device: Device = "auto",
 ) -> None:
     """Score explanations against vectors, with the empty text as floor beside each."""
-    rows = read_lines(file) if file else list(texts or [])
+    rows = read_texts(file) if file else list(texts or [])
     real = read_vectors(vectors)
     nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
     found = nla.score(rows, real)

@@ -142,6 +142,7 @@ def _write(
     import json
 
     from nlakit import __version__
+    from nlakit.files.text import as_json
     from nlakit.run.folder import atomic_write, file_sha256
 
     provenance = {
@@ -152,7 +153,7 @@ def _write(
         "nlakit": __version__,
     }
     made = {"provenance": provenance, "findings": records, "part": json.loads(part.dump())}
-    atomic_write(path, json.dumps(made, ensure_ascii=False, indent=1) + "\n")
+    atomic_write(path, as_json(made, indent=1) + "\n")
 
 
 def register(app: typer.Typer) -> None:

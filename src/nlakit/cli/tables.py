@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nlakit.errors import ConfigError
+from nlakit.files.text import as_json
 
 console = Console(highlight=False)
 TABLE_COLUMNS = ("position", "token", "centred_cosine", "floor", "fve", "explanation")
@@ -26,7 +26,7 @@ def emit(records: list[dict[str, Any]], format: str, save: Path | None) -> None:
 
         write_table(save, pa.Table.from_pylist(records))
         return
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    lines = "".join(as_json(record) + "\n" for record in records)
     if save is not None:
         from nlakit.run.folder import atomic_write
 

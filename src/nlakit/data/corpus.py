@@ -7,7 +7,6 @@ and characters of each family.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from nlakit.config.sections import CorpusConfig, RunConfig
 from nlakit.data.dedup import exact_key, near_duplicates
 from nlakit.data.sources import Document, read_source
 from nlakit.errors import DataError
+from nlakit.files.text import as_json
 from nlakit.run.folder import Rows, RunDir, atomic_path, atomic_write
 from nlakit.run.progress import ticker
 from nlakit.run.stage import stage
@@ -180,5 +180,5 @@ def _write(documents: Sequence[Document], folder: Path) -> None:
         family = families.setdefault(document.source_family, {"documents": 0, "characters": 0})
         family["documents"] += 1
         family["characters"] += len(document.text)
-    text = json.dumps(families, indent=1, sort_keys=True, ensure_ascii=False)
+    text = as_json(dict(sorted(families.items())), indent=1)
     atomic_write(folder / "families.json", text + "\n")

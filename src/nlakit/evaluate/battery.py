@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -23,6 +22,7 @@ from nlakit.evaluate.verdict import FLOORS, judge
 from nlakit.evaluate.warnings import warnings_of
 from nlakit.files.parquet import write_table
 from nlakit.files.rows import TableRows
+from nlakit.files.text import as_json
 from nlakit.run.folder import atomic_write
 from nlakit.run.progress import say
 
@@ -69,7 +69,7 @@ def write_evaluation(bench: Bench, provenance: Mapping[str, Any]) -> dict[str, A
     write_table(folder / "values.parquet", value_table(parts, rows.row_ids, rows.doc_ids))
     write_table(folder / "texts.parquet", text_table(parts, rows))
     write_table(folder / "findings.parquet", pa.Table.from_pylist(found, schema=SCHEMA))
-    atomic_write(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(folder / "results.json", as_json(results, indent=1) + "\n")
     atomic_write(folder / "eval.yaml", sidecar(results))
     return results
 

@@ -17,6 +17,7 @@ from nlakit.config.sections import EvalConfig
 from nlakit.core.metrics import baseline
 from nlakit.evaluate.scoring import row_scores
 from nlakit.files.rows import TableRows
+from nlakit.files.text import as_json
 
 if TYPE_CHECKING:  # an audit of a table needs no torch
     from nlakit.models.reconstructor import Reconstructor
@@ -81,7 +82,7 @@ class Part:
             {**vars(one), "values": [None if np.isnan(v) else float(v) for v in one.values]}
             for one in self.measured
         ]
-        return json.dumps(data, ensure_ascii=False, indent=1) + "\n"
+        return as_json(data, indent=1) + "\n"
 
     @classmethod
     def parse(cls, text: str) -> Part:

@@ -46,7 +46,7 @@ def matrix(table: pa.Table, column: str = VECTOR) -> NDArray[np.float32]:
     if pa.types.is_fixed_size_list(kind):
         width = kind.list_size
     else:
-        lengths = sorted(pc.list_value_length(found).unique().to_pylist())
+        lengths = sorted(pc.call_function("list_value_length", [found]).unique().to_pylist())
         if not lengths:
             raise DataError(f"column {column} has no rows, and so no vectors", found="0 rows")
         if len(lengths) > 1:
@@ -75,7 +75,7 @@ def finite_matrix(table: pa.Table, path: Path, column: str = VECTOR) -> NDArray[
 def check_finite(vectors: NDArray[np.float32], path: Path, half: bool) -> None:
     """Raise DataError if rows of `(n, d)` are not finite; half: whether they were stored in half
     precision, which has no number above 65504."""
-    bad = ~np.isfinite(vectors).all(axis=1)
+    bad: NDArray[np.bool_] = ~np.isfinite(vectors).all(axis=1)
     if not bad.any():
         return
     rows = f"{int(bad.sum())} of {len(bad)} rows, first {int(bad.argmax())}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlakit.errors import DataError, first_line
+from nlakit.files.text import decoded_lines, ending, read_jsonl
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,9 +85,28 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} is no {kind} file", found=f"it begins with {start!r}")
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a text file; DataError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}", found=str(error)) from error
+def read_texts(path: Path) -> list[str]:
+    """Texts of a file: its lines, or what `--save` wrote, the `explanation` of each record in
+    .jsonl or .parquet. Lines end at line feeds; other breaks are part of a text.
+
+    Raises DataError if the file cannot be read, is a CSV, or a record has no text.
+    """
+    kind = ending(path)
+    if kind in (".jsonl", ".ndjson"):
+        return [_text(where, row) for where, row in read_jsonl(path)]
+    if kind == ".parquet":
+        from nlakit.files.parquet import read_table
+
+        rows = read_table(path, [TEXT]).to_pylist()
+        return [_text(f"{path} row {number}", row) for number, row in enumerate(rows)]
+    if kind == ".csv":
+        do = "give .jsonl or .parquet with explanations, or a text a line"
+        raise DataError(f"texts are not read from {path}", found="a CSV", do=do)
+    return [line.removesuffix("\n").removesuffix("\r") for line in decoded_lines(path)]
+
+
+def _text(where: str, row: Mapping[str, Any]) -> str:
+    if not isinstance(text := row.get(TEXT), str):
+        found = f"its keys are {', '.join(row)}" if text is None else type(text).__name__
+        raise DataError(f"{where} has no text in {TEXT!r}", found=found)
+    return text

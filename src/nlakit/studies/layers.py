@@ -16,6 +16,7 @@ from nlakit.config.load import parse_config
 from nlakit.config.sections import RunConfig, SubjectConfig
 from nlakit.core.shown import span
 from nlakit.errors import ConfigError, DataError, ModelError, first_line
+from nlakit.files.text import as_json
 from nlakit.run import pipeline
 from nlakit.run.folder import RunDir, atomic_write, device_used, git_commit, library_versions
 from nlakit.run.progress import say
@@ -119,7 +120,7 @@ def survey(
         whole = {layer: one for layer, one in found.items() if one is not None}
         assert len(whole) == len(layers), "every layer was measured"
         report = _report(config, rundir, key, whole)
-        text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+        text = as_json(report, indent=1)
         atomic_write(rundir.path / "layers.json", text + "\n")
         _draw(report, rundir.path / "layers.png")
     return report
@@ -187,7 +188,7 @@ def _measure(
         seconds = round(time.monotonic() - started, 1)
         record = {"layer": layer, **record, "seconds": seconds}
         saved = {"key": key, "record": record, "values": values}
-        atomic_write(_file(rundir, layer), json.dumps(saved, allow_nan=False) + "\n")
+        atomic_write(_file(rundir, layer), as_json(saved) + "\n")
         say(f"layer {layer}: measured in {seconds:.0f} s")
 
 

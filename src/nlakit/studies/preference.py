@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from nlakit.errors import ConfigError, DataError
 from nlakit.evaluate.bench import Judge
 from nlakit.evaluate.findings import findings
 from nlakit.evaluate.judged.pairwise import compare
+from nlakit.files.text import as_json
 from nlakit.publish.evaluation import evaluation_folder, read_evaluation
 from nlakit.run.folder import atomic_write
 from nlakit.studies.evaluation import judging
@@ -35,7 +35,7 @@ def write_preference(first: Path, second: Path, config: RunConfig, out: Path) ->
         assert judge is not None, "a judge is configured"
         found = preference(first, second, judge, config.eval.judge_rows)
     found["judge"] = config.eval.judge.model_dump(mode="json")
-    atomic_write(out / FILE, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(out / FILE, as_json(found, indent=1) + "\n")
     return found
 
 

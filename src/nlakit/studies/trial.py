@@ -4,7 +4,6 @@ what the same AR learns from another labeler's labels of the same vectors.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from nlakit.errors import DataError
 from nlakit.evaluate.scoring import Scores, gains, score_all, summarise
 from nlakit.files.parquet import matrix
 from nlakit.files.rows import TableRows
+from nlakit.files.text import as_json
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
 from nlakit.run.folder import atomic_write
@@ -109,7 +109,7 @@ def compare(
     unseen = {name: found.take(held_out) for name, found in rows.items()}
     scores = train_and_score(config, seen, unseen, folder, trial_settings(config.ar, steps))
     report = _report(config, table["row_id"].to_pylist(), labels, seen, unseen, scores, steps)
-    text = json.dumps(report.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    text = as_json(report.as_dict(), indent=1)
     atomic_write(folder / "trial.json", text + "\n")
     return report
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from nlakit.config.sections import TrainConfig
 from nlakit.errors import ModelError, RunError
+from nlakit.files.text import as_json
 from nlakit.run.folder import atomic_write
 from nlakit.run.progress import ticker
 from nlakit.train.optimizer import LossScale, MasterAdamW, learning_rate
@@ -221,7 +222,7 @@ class Trainer:
         return int(state["step"])
 
     def _write_metrics(self) -> None:
-        lines = [json.dumps(record) for record in self.records]
+        lines = [as_json(record) for record in self.records]
         atomic_write(self.folder / "metrics.jsonl", "\n".join(lines) + "\n")
 
     def _finish(self) -> dict[str, Any]:
@@ -234,7 +235,7 @@ class Trainer:
             "trend": trend([record["loss"] for record in self.records]),
             "last": last,
         }
-        atomic_write(self.folder / "training.json", json.dumps(summary, indent=1) + "\n")
+        atomic_write(self.folder / "training.json", as_json(summary, indent=1) + "\n")
         if self.config.trackers:
             self.accelerator.end_training()
         return summary

@@ -7,7 +7,6 @@ training on AV texts for training rows, labels mixed in, teaches it how far to t
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from nlakit.config.sections import PairConfig, RunConfig
 from nlakit.core.contract import FILE, Contract, read_contract
 from nlakit.files.rows import TableRows, read_mean, read_rows
+from nlakit.files.text import as_json, read_jsonl
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, load_subject
 from nlakit.models.verbalizer import Verbalizer
@@ -52,8 +52,7 @@ def write_texts(
 ) -> list[str]:
     """AV texts of rows, kept a batch at a time so that a restart loses one batch."""
     file = folder / TEXTS_FILE
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    done = [json.loads(line)["text"] for line in lines]
+    done = [one["text"] for _, one in read_jsonl(file)] if file.exists() else []
     if len(done) == len(rows):
         return done
     source = rundir.need("av")
@@ -71,7 +70,7 @@ def write_texts(
 
 def _write_lines(file: Path, row_ids: Sequence[str], texts: Sequence[str]) -> None:
     records = [{"row_id": row, "text": text} for row, text in zip(row_ids, texts, strict=False)]
-    atomic_write(file, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    atomic_write(file, "".join(as_json(r) + "\n" for r in records))
 
 
 def with_labels(rows: TableRows, rundir: RunDir, share: float) -> TableRows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from nlakit.data.labels.labeler import SCHEMA
 from nlakit.errors import ConfigError, RunError
 from nlakit.files.markdown import environment
 from nlakit.files.parquet import read_table, write_table
+from nlakit.files.text import as_json
 from nlakit.run.folder import RunDir, atomic_path, atomic_write, file_sha256
 
 # Written into every card, so that nobody's own README is replaced.
@@ -77,7 +77,7 @@ def export_labels(rundir: RunDir, target: Path) -> int:
         with atomic_path(target) as path, path.open("w", encoding="utf-8", newline="\n") as lines:
             for batch in table.to_batches(max_chunksize=BATCH_ROWS):
                 for row in batch.to_pylist():
-                    lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    lines.write(as_json(row) + "\n")
     atomic_write(card, data_card(rundir, target, table))
     return table.num_rows
 

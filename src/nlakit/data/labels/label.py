@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from nlakit.data.labels.offline import Background, OfflineLabeler
 from nlakit.data.labels.quality import lines, quality, write_sheet
 from nlakit.errors import DataError, RunError
 from nlakit.files.parquet import read_table, write_table
+from nlakit.files.text import as_json
 from nlakit.run.folder import Rows, RunDir, atomic_write
 from nlakit.run.progress import say, ticker
 from nlakit.run.stage import stage
@@ -170,7 +170,7 @@ def _summary(folder: Path, rows: pa.Table, settings: LabelsConfig) -> Rows:
     sources = dict(zip(ids, rows["detokenized_text_truncated"].to_pylist(), strict=True))
     families = dict(zip(ids, rows["source_family"].to_pylist(), strict=True))
     report = quality(table, sources, families, settings.limits)
-    atomic_write(folder / "quality.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(folder / "quality.json", as_json(report, indent=1) + "\n")
     write_sheet(folder / "sheet.csv", table, sources, families)
     for line in lines(report):
         say(line)

@@ -16,6 +16,7 @@ from nlakit import __version__
 from nlakit.core.contract import FILE, read_contract
 from nlakit.errors import DataError
 from nlakit.files.markdown import environment
+from nlakit.files.text import as_json
 from nlakit.publish.card.draft import check_same, facts_of, front_matter, limitations, spanned, top
 from nlakit.publish.card.parts import (
     CORRECTIONS,
@@ -69,7 +70,7 @@ def write_model_card(
         copy_public(target / "config.yaml", results / "config.yaml", {})
     about = {"name": name or target.resolve().name, "license": license, "data": list(data),
              "other": other, "nlakit": __version__, "evaluated": evaluation.day}  # fmt: skip
-    atomic_write(results / "card.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(results / "card.json", as_json(about, indent=1) + "\n")
     _figures(read_evaluation(results), results / "figures")
     write_manifest(results)
     text = render(results)

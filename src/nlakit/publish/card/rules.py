@@ -50,7 +50,7 @@ def _warned(code: str) -> Callable[[Results], bool]:
 def _topic_only(results: Results) -> bool:
     """Whether another position of the document explains a row as well, or nobody has looked."""
     gain = results["verdict"]["evidence"].get("gain_over_same_document")
-    return gain is None or gain["low"] <= 0
+    return gain is None or gain["low"] is None or gain["low"] <= 0
 
 
 def _copies(results: Results) -> bool:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from nlakit.errors import DataError
 from nlakit.evaluate.bench import Bench, Measured, Part
 from nlakit.evaluate.findings import KEYS, findings, parts_of
+from nlakit.files.text import as_json
 from nlakit.publish.card.model_card import CARD, CHANGED, RESULTS, render
 from nlakit.publish.card.parts import CORRECTIONS
 from nlakit.publish.evaluation import Evaluation, read_evaluation
@@ -138,7 +139,7 @@ def wrong_result(evaluation: Evaluation) -> str | None:
             results["settings"]["seed"],
             Path(scratch),
         )
-        again = json.loads(json.dumps(assemble(bench, parts)))
+        again = json.loads(as_json(assemble(bench, parts)))
     if "roundtrip" in kept:  # else it is only what the part's details say
         again["card"] = card_block(kept["roundtrip"].of("cosine", "real"), evaluation.texts)
     for name, expected in again.items():

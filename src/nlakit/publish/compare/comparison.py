@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from nlakit.errors import DataError
 from nlakit.evaluate.compare import Side, best_step, claims, compare
 from nlakit.files.markdown import cell
 from nlakit.files.parquet import write_table
+from nlakit.files.text import as_json, read_jsonl
 from nlakit.publish.compare.figure import CURVES, Dot, draw_dots, draw_trajectory
 from nlakit.publish.evaluation import read_side
 from nlakit.publish.report.numbers import interval, num
@@ -60,7 +60,7 @@ def write_comparison(
         "settings": {"permutations": permutations, "seed": seed},
         "comparisons": records,
     }
-    atomic_write(out / "comparison.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(out / "comparison.json", as_json(report, indent=1) + "\n")
     write_table(out / "comparison.parquet", pa.Table.from_pylist(records))
     atomic_write(out / "comparison.md", markdown(sides, records))
     for part, measure in dict.fromkeys((one["part"], one["measure"]) for one in records):
@@ -142,7 +142,7 @@ def write_trajectory(run: Path, out: Path) -> dict[str, Any]:
         file = run / FOLDERS[stage] / "metrics.jsonl"
         if not file.exists():
             continue
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+        lines = (one for _, one in read_jsonl(file))
         if kept := [one for one in lines if measured & one.keys()]:
             stages[stage] = kept
     if not stages:
@@ -158,6 +158,6 @@ def write_trajectory(run: Path, out: Path) -> dict[str, Any]:
         "note": "by content on the rows that training measures; one value a step, no interval",
         "stages": stages,
     }
-    atomic_write(out / "trajectory.json", json.dumps(report, indent=1) + "\n")
+    atomic_write(out / "trajectory.json", as_json(report, indent=1) + "\n")
     draw_trajectory(stages, best, out / "trajectory.png")
     return report

@@ -12,6 +12,7 @@ import yaml
 from nlakit.core.contract import FILE, table_sidecar
 from nlakit.errors import ConfigError, DataError, RunError
 from nlakit.files.parquet import VECTOR, read_table, write_table
+from nlakit.files.text import as_json
 from nlakit.publish.evaluation import FILES
 from nlakit.publish.hub.contents import check, cleaned_page
 from nlakit.publish.hub.parcel import is_local
@@ -111,7 +112,7 @@ def copy_public(source: Path, target: Path, cut: dict[str, str]) -> bool:
     data = json.loads(text) if source.suffix == ".json" else yaml.safe_load(text)
     cleaned = _public(data, cut)
     if cleaned != data and source.suffix == ".json":
-        text = json.dumps(cleaned, indent=1, ensure_ascii=False) + "\n"
+        text = as_json(cleaned, indent=1) + "\n"
     elif cleaned != data:
         text = yaml.safe_dump(cleaned, sort_keys=False, allow_unicode=True)
     atomic_write(target, text)
@@ -142,7 +143,7 @@ def write_manifest(folder: Path, **facts: Any) -> dict[str, Any]:
         for name, file in sorted(files.items())
     }
     record = {**facts, "files": records}
-    atomic_write(folder / MANIFEST, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(folder / MANIFEST, as_json(record, indent=1) + "\n")
     return record
 
 

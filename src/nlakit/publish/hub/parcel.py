@@ -13,6 +13,7 @@ import yaml
 
 from nlakit.core.contract import FILE, Contract, read_contract
 from nlakit.errors import ConfigError, ContractError, DataError, RunError
+from nlakit.files.text import as_json
 from nlakit.models.embedded import NAMES as EMBEDDED
 from nlakit.publish.hub.contents import cleaned_page
 from nlakit.publish.hub.places import inside, visible_files
@@ -287,7 +288,7 @@ def _rewritten(file: Path, public: _Public) -> str:
     if cleaned == data:
         return text
     if file.suffix == ".json":
-        return json.dumps(cleaned, indent=1) + "\n"
+        return as_json(cleaned, indent=1) + "\n"
     return yaml.safe_dump(cleaned, sort_keys=False, allow_unicode=True)
 
 

@@ -18,6 +18,7 @@ from nlakit.config.load import dump_config
 from nlakit.config.sections import ReportConfig, RunConfig
 from nlakit.evaluate.verdict import MAX_EMPTY, MAX_OPENING, MIN_UNIQUE, SENSITIVE_GAIN
 from nlakit.files.parquet import read_table
+from nlakit.files.text import read_jsonl
 from nlakit.publish.report import figures
 from nlakit.publish.report.numbers import interval, num, p_value, percent, plain, sentence
 from nlakit.publish.report.parts import CONDITIONS, MEASURES, NAMES
@@ -45,8 +46,7 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     findings = read_table(found).to_pylist() if found.exists() else []
     training, summaries = {}, {}
     for half in HALVES:
-        lines = (rundir.need(half) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        training[half] = [json.loads(line) for line in lines if line.strip()]
+        training[half] = [one for _, one in read_jsonl(rundir.need(half) / "metrics.jsonl")]
         summary = rundir.need(half) / "training.json"
         summaries[half] = json.loads(summary.read_text(encoding="utf-8"))
     settings = dump_config(config)
@@ -136,7 +136,8 @@ def checks(evidence: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     def above(found: Mapping[str, Any] | None, bound: float, strict: bool = True) -> str:
         if not found:
             return "not measured"
-        return met(found["low"] > bound if strict else found["low"] >= bound)
+        low = found["low"]  # null where the interval has no bounds
+        return met(low is not None and (low > bound if strict else low >= bound))
 
     def met(fulfilled: bool) -> str:
         return "met" if fulfilled else "not met"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from nlakit.files.text import as_json
 from nlakit.publish.report import figures
 from nlakit.publish.report.numbers import finite, num
 from nlakit.publish.report.parts import (
@@ -155,7 +155,7 @@ def floor_words(condition: str, floor: str) -> str:
 
 def dumped(detail: Mapping[str, Any]) -> str:
     """As indented JSON; a text that is cut says so."""
-    text = json.dumps(detail, ensure_ascii=False, indent=1)
+    text = as_json(detail, indent=1)
     if len(text) <= MOST_DETAIL:
         return text
     said = f"the first {MOST_DETAIL} of {len(text)} characters; all of them are in results.json"

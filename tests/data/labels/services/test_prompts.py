@@ -28,6 +28,8 @@ def test_the_version_follows_every_file(tmp_path: Path) -> None:
     rubric = tmp_path / "rubric.md"
     rubric.write_text("Be good.")
     changed = load_prompts(PromptsConfig(rubric=str(rubric)))
+    rubric.write_bytes(b"\xef\xbb\xbfBe good.")  # as some editors save it
+    assert load_prompts(PromptsConfig(rubric=str(rubric))) == changed
     assert changed.labeler.version != own.labeler.version
     assert changed.auditor.version != own.auditor.version
     labeler = tmp_path / "labeler.md"

@@ -62,7 +62,7 @@ def load_prices(path: str | None) -> Prices:
     if path is None:
         return Prices(own.models, f"nlakit's price table of {own.date}")
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the price table {path}", found=error) from error
     theirs = _parse(text, path)

@@ -71,7 +71,7 @@ def _read(name: str, path: str | None) -> str:
             .read_text(encoding="utf-8")
         )
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
+        return Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the {name} prompt {path}", found=error) from error
 
