@@ -45,14 +45,19 @@ def audit(
     from nlakit.evaluate.audit.audit import GATE
     from nlakit.evaluate.audit.audit import audit as audited
     from nlakit.evaluate.audit.table import read_audit_table
+    from nlakit.files.places import check_file, check_folder
     from nlakit.files.text import as_json
     from nlakit.run.folder import atomic_write
 
+    target = save
+    if save is not None and save.suffix.lower() != ".json":
+        check_folder(save)
+        target = save / "results.json"
+    if target is not None:
+        check_file(target, [".json"])
     results = audited(read_audit_table(file))
     _show(results)
-    if save is not None:
-        target = save if save.suffix == ".json" else save / "results.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
+    if target is not None:
         atomic_write(target, as_json(results, indent=1) + "\n")
         _say([str(target)])
     if gate and GATE & {one["code"] for one in results["warnings"]}:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from nlakit.errors import ConfigError
+from nlakit.files.places import check_folder, quoted
 
 console = Console(highlight=False)
 Evaluated = Annotated[
@@ -41,14 +42,16 @@ def card(
 
     if correct is None:
         folder = out or Path(f"{name or target.resolve().name}-card")
+        check_folder(folder)
         write_model_card(
             target, folder, pair=pair, name=name, license=license, data=data or (), other=other
         )
         _say(f"card: {folder / CARD}")
-        _say(f"check it with: nlakit verify {folder}")
+        _say(f"check it with: nlakit verify {quoted(folder)}")
         return
     if given := [value for value in (pair, out, name, license, data, other) if value]:
         raise ConfigError("--correct takes no other option", found=given)
+    check_folder(correct)
     found = append(target, correct)
     for one in found:
         before, after = one["before"]["mean"], one["after"]
@@ -79,6 +82,7 @@ def archive(
     """Copy a run's tables, metrics and results with their hashes into a folder, but no weights."""
     from nlakit.publish.hub.archive import archive as write
 
+    check_folder(out)
     record = write(run, out, vectors)
     size = sum(one["bytes"] for one in record["files"].values())
     _say(f"{len(record['files'])} files, {size:,} bytes in {out}")

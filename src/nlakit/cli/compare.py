@@ -15,6 +15,7 @@ from nlakit.config.load import parse_config, with_overrides
 from nlakit.config.sections import RunConfig
 from nlakit.core.shown import span
 from nlakit.errors import ConfigError
+from nlakit.files.places import check_folder
 
 console = Console(highlight=False)
 
@@ -47,6 +48,7 @@ def compare(
         write_trajectory,
     )
 
+    check_folder(out)
     if trajectory:
         if len(targets) > 1:
             raise ConfigError("--trajectory takes one run", found=f"{len(targets)}")

@@ -16,6 +16,7 @@ from nlakit.config.load import parse_config, with_overrides
 from nlakit.config.sections import RunConfig
 from nlakit.core.shown import span
 from nlakit.errors import ConfigError
+from nlakit.files.places import check_folder
 from nlakit.publish.report.parts import NAMES, ROLE_OF
 from nlakit.run.folder import FOLDERS, RunDir
 
@@ -93,6 +94,7 @@ def _outside(
         raise ConfigError("what is to be evaluated?", do="give a run, a pair, or --av and --ar")
     config: RunConfig = parse_config(with_overrides({"name": "eval"}, sets))
     folder = out or Path("runs") / f"eval-{Path(ar).name}"
+    check_folder(folder)
     results = evaluate_pair(
         av, ar, data, config.eval, folder,
         seed=config.seed, base_model=base_model, precision=precision,

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from nlakit.errors import ConfigError
+from nlakit.files.places import check_folder
 
 if TYPE_CHECKING:
     from nlakit.models.nla import NLA
@@ -70,6 +71,7 @@ def import_(
     """Store another project's pair, half or tables in nlakit's format."""
     from nlakit.data.foreign import are_tables, import_tables
 
+    check_folder(target)
     if are_tables(Path(source)):
         pairs = {"--with": other, "--vectors": vectors, "--ar-blocks": ar_blocks}
         if given := [name for name, value in pairs.items() if value is not None]:
@@ -107,6 +109,7 @@ def export(
     """Write a pair, or a run's tables, in the format of other projects."""
     if form not in ("kitft", "peft"):
         raise ConfigError("unknown --format", found=form, do="kitft or peft")
+    check_folder(target)
     if tables:
         from nlakit.data.foreign import export_tables
 

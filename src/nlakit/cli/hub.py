@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nlakit.errors import ConfigError
+from nlakit.files.places import check_folder
 
 console = Console(highlight=False)
 
@@ -81,6 +82,7 @@ def pull(
     from nlakit.publish.hub.places import RepoType
 
     kind = _one_of("--repo-type", repo_type, RepoType)
+    check_folder(target)
     pulled = pull_from(source, target, revision=revision, repo_type=kind)
     _say(f"{pulled.fetched} files fetched, {pulled.files - pulled.fetched} were there")
     for line in pulled.left_out:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nlakit.config.sections import SubjectConfig
 from nlakit.errors import ConfigError
+from nlakit.files.places import check_folder
 
 console = Console(highlight=False)
 
@@ -41,6 +42,9 @@ def layers(
 
     from nlakit.studies.layers import chosen_layers, depth_and_width, settings, survey, table_of
 
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name).strip("-.")
+    folder = out or Path("runs") / f"layers-{slug}"
+    check_folder(folder)
     try:
         subject = SubjectConfig.model_validate(
             {"model": model, "layer": 0, "device": device, "dtype": dtype}
@@ -51,8 +55,6 @@ def layers(
         ) from error
     blocks, width = depth_and_width(subject)
     chosen = chosen_layers(layers, blocks)
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name).strip("-.")
-    folder = out or Path("runs") / f"layers-{slug}"
     size = documents * positions * len(chosen) * width * 4 / 2**20
     console.print(
         f"{len(chosen)} layers of {blocks}, up to {documents * positions} rows, {size:.0f} MiB of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -28,10 +29,11 @@ from nlakit.cli import presets as cli_presets
 from nlakit.cli import probe as cli_probe
 from nlakit.cli.files import ArBlocks, BaseModel, Device, Other, Pair, Precision, load_pair
 from nlakit.cli.options import Out, Sets, Target, guarded, resolve
-from nlakit.cli.tables import emit
+from nlakit.cli.tables import check_output, emit, write_data
 from nlakit.config.load import dump_config
 from nlakit.config.sections import RunConfig
 from nlakit.errors import ConfigError, LimitReached, NlakitError
+from nlakit.files.places import quoted
 from nlakit.files.vectors import read_texts, read_vectors
 from nlakit.run import pipeline
 from nlakit.run.folder import RunDir
@@ -122,14 +124,16 @@ def stop(path: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
     """End the process, and its children, that hold a run; finished chunks stay."""
     from nlakit.run.stop import stop as stop_run
 
-    console.print(f"ended {stop_run(RunDir(path))} process(es); resume with nlakit run {path}")
+    ended = stop_run(RunDir(path))
+    line = f"ended {ended} process(es); resume with nlakit run {quoted(path)}"
+    console.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
 def config(target: Annotated[str | None, typer.Argument(metavar="CONFIG|RUN")] = None) -> None:
     """Print every setting: of a configuration resolved, or the defaults with their meaning."""
     if target is not None:
-        typer.echo(dump_config(resolve(target, None, None)[0]), nl=False)
+        write_data(dump_config(resolve(target, None, None)[0]))
         return
     schema = RunConfig.model_json_schema()
     _print_schema(schema, schema, "")
@@ -196,6 +200,7 @@ def explain(
     device: Device = "auto",
 ) -> None:
     """Put activations into words: of a text at positions, or raw vectors from a file."""
+    check_output(format, save)
     if (text is None) == (vectors is None):
         raise ConfigError("give a text or --vectors", found="both" if text else "neither")
     what = read_vectors(vectors) if vectors else text
@@ -218,6 +223,7 @@ def reconstruct(
     device: Device = "auto",
 ) -> None:
     """Turn explanations into vectors."""
+    check_output(format, save)
     rows = read_texts(file) if file else list(texts or [])
     if not rows:
         raise ConfigError("give explanations, or --file")
@@ -245,6 +251,7 @@ def score(
     device: Device = "auto",
 ) -> None:
     """Score explanations against vectors, with the empty text as floor beside each."""
+    check_output(format, save)
     rows = read_texts(file) if file else list(texts or [])
     real = read_vectors(vectors)
     nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
@@ -279,6 +286,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     # It misses a kernel of a hub that it can do without.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a pipe may have no letter for what is printed
+            stream.reconfigure(errors="replace")
     try:
         app()
     except LimitReached as reached:

@@ -12,6 +12,7 @@ from rich.console import Console
 from nlakit.config.load import load_config
 from nlakit.config.sections import RunConfig
 from nlakit.errors import ConfigError
+from nlakit.files.places import check_folder, quoted
 from nlakit.run import pipeline
 
 console = Console(highlight=False)
@@ -27,6 +28,12 @@ Out = Annotated[Path | None, typer.Option("--out", help="run folder; runs/NAME u
 def resolve(target: str, out: Path | None, sets: list[str] | None) -> tuple[RunConfig, Path]:
     """Configuration and run folder of a command-line target."""
     path = Path(target)
+    if not path.exists():
+        raise ConfigError(
+            f"there is no {path}",
+            found=f"working folder {Path.cwd()}",
+            do="give a run folder, or a YAML configuration; examples/ has some",
+        )
     if path.is_dir():
         if not (path / "config.yaml").exists():
             raise ConfigError(f"{path} is no run folder", found="no config.yaml")
@@ -37,9 +44,10 @@ def resolve(target: str, out: Path | None, sets: list[str] | None) -> tuple[RunC
 
 def guarded(config: RunConfig, path: Path, redo: list[str], stages: Collection[str]) -> None:
     """Run stages; Ctrl-C says how to go on and exits 130."""
+    check_folder(path)
     try:
         pipeline.run(config, path, redo=redo, stages=stages)
     except KeyboardInterrupt:
         console.print("\nstopped; finished work is kept. Resume with the same command, or:")
-        console.print(f"  nlakit run {path}", markup=False)
+        console.print(f"  nlakit run {quoted(path)}", markup=False, soft_wrap=True)
         raise typer.Exit(130) from None

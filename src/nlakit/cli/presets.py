@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from nlakit.cli.tables import write_data
+
 
 def presets(
     name: Annotated[
@@ -27,7 +29,7 @@ def presets(
 
         settings = known.find_preset(name).settings(small_card)
         plain = {section: copy.deepcopy(value) for section, value in settings.items()}
-        typer.echo(yaml.safe_dump(plain, sort_keys=False), nl=False)
+        write_data(yaml.safe_dump(plain, sort_keys=False))
         return
     from rich.table import Table
 

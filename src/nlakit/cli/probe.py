@@ -44,8 +44,11 @@ def probe(
     and accuracy from activations, reconstructions and explanations, on unseen documents."""
     from nlakit.evaluate.findings import findings
     from nlakit.evaluate.parts.probe import check, run
+    from nlakit.files.places import check_file
     from nlakit.models.nla import NLA
 
+    if save is not None:
+        check_file(save, [".json"])
     texts, labels, documents = read_labelled(table, text, label, doc_id)
     check(texts, labels, documents)
     nla = NLA.load(pair, base_model=base_model, precision=precision, device=device)

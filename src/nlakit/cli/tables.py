@@ -11,15 +11,32 @@ from rich.markup import escape
 from rich.table import Table
 
 from nlakit.errors import ConfigError
+from nlakit.files.places import check_file
 from nlakit.files.text import as_json
 
 console = Console(highlight=False)
 TABLE_COLUMNS = ("position", "token", "centred_cosine", "floor", "fve", "explanation")
 
 
+SAVED = (".jsonl", ".ndjson", ".parquet")
+
+
+def check_output(format: str, save: Path | None) -> None:
+    """Raise ConfigError, before the work, for what `emit` could not do after it."""
+    if format not in ("table", "jsonl"):
+        raise ConfigError("unknown --format", found=format, do="table or jsonl")
+    if save is not None:
+        check_file(save, SAVED)
+
+
+def write_data(text: str) -> None:
+    """Write what a program will read to standard output: as UTF-8, whatever the terminal has."""
+    typer.echo(text.encode(errors="replace"), nl=False)
+
+
 def emit(records: list[dict[str, Any]], format: str, save: Path | None) -> None:
     """Print records as a table or JSON lines, or write them to a file."""
-    if save is not None and save.suffix == ".parquet":
+    if save is not None and save.suffix.lower() == ".parquet":
         import pyarrow as pa
 
         from nlakit.files.parquet import write_table
@@ -33,10 +50,8 @@ def emit(records: list[dict[str, Any]], format: str, save: Path | None) -> None:
         atomic_write(save, lines)
         return
     if format == "jsonl":
-        typer.echo(lines, nl=False)
+        write_data(lines)
         return
-    if format != "table":
-        raise ConfigError("unknown --format", found=format, do="table or jsonl")
     table = Table()
     shown = [name for name in TABLE_COLUMNS if name in records[0]]
     for name in shown:

@@ -75,7 +75,7 @@ def finite_matrix(table: pa.Table, path: Path, column: str = VECTOR) -> NDArray[
 def check_finite(vectors: NDArray[np.float32], path: Path, half: bool) -> None:
     """Raise DataError if rows of `(n, d)` are not finite; half: whether they were stored in half
     precision, which has no number above 65504."""
-    bad: NDArray[np.bool_] = ~np.isfinite(vectors).all(axis=1)
+    bad = np.asarray(~np.isfinite(vectors).all(axis=1))
     if not bad.any():
         return
     rows = f"{int(bad.sum())} of {len(bad)} rows, first {int(bad.argmax())}"

@@ -453,7 +453,7 @@ def test_a_foreign_readme_is_not_replaced(finished: RunDir, tmp_path: Path) -> N
 
 def test_exports_that_are_refused(finished: RunDir, tmp_path: Path) -> None:
     for name in ("labels.csv", "labels"):
-        with pytest.raises(ConfigError, match=r"give a \.parquet or a \.jsonl"):
+        with pytest.raises(ConfigError, match=r"end it in \.parquet or \.jsonl"):
             export_labels(finished, tmp_path / name)
     unfinished = build_run(tmp_path / "unfinished", None)
     with pytest.raises(RunError, match="stage labels is not finished"):

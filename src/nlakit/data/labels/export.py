@@ -14,6 +14,7 @@ from nlakit.data.labels.labeler import SCHEMA
 from nlakit.errors import ConfigError, RunError
 from nlakit.files.markdown import environment
 from nlakit.files.parquet import read_table, write_table
+from nlakit.files.places import check_file
 from nlakit.files.text import as_json
 from nlakit.run.folder import RunDir, atomic_path, atomic_write, file_sha256
 
@@ -54,15 +55,11 @@ def export_labels(rundir: RunDir, target: Path) -> int:
     """Write a finished run's labels with their texts, and a data card `README.md` beside them.
 
     Rows without an explanation are written too, with their reason. Returns the number of rows.
-    Raises ConfigError for an ending other than .parquet and .jsonl, or a README.md that nlakit
+    Raises ConfigError for an ending other than .parquet and .jsonl, a place that cannot be written
+    to, or a README.md that nlakit
     did not write; RunError if the labels are not finished, or of other activations.
     """
-    if target.suffix not in (".parquet", ".jsonl"):
-        raise ConfigError(
-            f"labels cannot be written to {target}",
-            found=target.suffix or "no ending",
-            do="give a .parquet or a .jsonl file",
-        )
+    check_file(target, (".parquet", ".jsonl"))
     card = target.with_name("README.md")
     if card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
         raise ConfigError(
@@ -71,7 +68,7 @@ def export_labels(rundir: RunDir, target: Path) -> int:
             do="export into another folder, or move that file",
         )
     table = _joined(rundir)
-    if target.suffix == ".parquet":
+    if target.suffix.lower() == ".parquet":
         write_table(target, table)
     else:
         with atomic_path(target) as path, path.open("w", encoding="utf-8", newline="\n") as lines:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from nlakit.core.contract import FILE, read_contract
 from nlakit.errors import ConfigError, ContractError, DataError, ServiceError
+from nlakit.files.places import check_folder, quoted
 from nlakit.publish.card.draft import write_card
 from nlakit.publish.hub.contents import check
 from nlakit.publish.hub.parcel import PICKLES, What, is_sent, pack
@@ -78,6 +79,8 @@ def push(
     with tempfile.TemporaryDirectory(prefix="nlakit-push-") as scratch:
         parcel = pack(source, what, base_model, Path(scratch))
         target = place(dest, repo_type or ("dataset" if parcel.what == "tables" else "model"))
+        if send and isinstance(target, Folder):
+            check_folder(target.path)
         if private and isinstance(target, Folder):
             raise ConfigError("--private is for a hub", found=str(target), do="leave it out")
         if "README.md" not in parcel.files:
@@ -196,9 +199,9 @@ def how_to_use(target: Path, names: Iterable[str]) -> str:
     except ContractError:
         halves = {}
     if "av" in halves:
-        return f'nlakit explain {target} "some text"'
+        return f'nlakit explain {quoted(target)} "some text"'
     if "ar" in halves:
-        return f'nlakit reconstruct {target} "an explanation"'
+        return f'nlakit reconstruct {quoted(target)} "an explanation"'
     if any(name.endswith(FILE) for name in found):
         return f"the tables are in {target}, each with its sidecar"
     return f"in a configuration: labels: {{labeler: file, file: {{path: {target}}}}}"
