@@ -18,7 +18,14 @@ from nlakit.cli.main import app
 from nlakit.config.load import parse_config
 from nlakit.config.sections import RunConfig
 from nlakit.core.contract import read_contract
-from nlakit.errors import ConfigError, ContractError, DataError, NlakitError, RunError
+from nlakit.errors import (
+    ConfigError,
+    ContractError,
+    DataError,
+    ModelError,
+    NlakitError,
+    RunError,
+)
 from nlakit.files.parquet import matrix, read_table
 from nlakit.models import precision
 from nlakit.run import pipeline
@@ -227,6 +234,11 @@ def test_command_line(finished: tuple[Path, RunConfig], tmp_path: Path) -> None:
     out = invoke("explain", path, "The whale sings.", "-p", "-1", "-p", "2", "--format", "jsonl")
     records = [json.loads(line) for line in out.stdout.splitlines()]
     assert [record["position"] for record in records] == [16, 2]
+    every = invoke("explain", path, "ab", "-p", "all", "--format", "jsonl").stdout
+    assert [json.loads(line)["position"] for line in every.splitlines()] == [0, 1, 2]
+    assert every == invoke("explain", path, "ab", "--all", "--format", "jsonl").stdout
+    last = invoke("explain", path, "ab", "-p", "last", "-p", "0", "--format", "jsonl").stdout
+    assert [json.loads(line)["position"] for line in last.splitlines()] == [2, 0]
     saved = tmp_path / "v.parquet"
     assert invoke("reconstruct", path, "a b", "c d", "--save", saved).exit_code == 0
     vectors = tmp_path / "v.npy"
@@ -241,7 +253,16 @@ def test_command_line(finished: tuple[Path, RunConfig], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "error", "says"),
     [
-        (("run", "nowhere.yaml"), ConfigError, "cannot read"),
+        (("run", "nowhere.yaml"), ConfigError, "there is no nowhere.yaml"),
+        (("status", "nowhere"), ConfigError, "give a run folder, or a YAML configuration"),
+        (("explain", "{run}", "x", "-p", "all", "-p", "1"), ConfigError, "found: all, 1"),
+        (
+            ("explain", "{run}", "x", "--ar-blocks", "99"),
+            ModelError,
+            "99 blocks of 4; do: set --ar",
+        ),
+        (("layers", "{run}", "--steps", "0"), ModelError, "is a run folder, not a model"),
+        (("explain", "{run}", "a\udcffb"), DataError, "no valid Unicode"),
         (("explain", "{run}"), ConfigError, "give a text or --vectors"),
         (("explain", "{run}", "x", "-p", "99"), DataError, "no such token position"),
         (("explain", "{run}", "x", "--format", "xml"), ConfigError, "unknown --format"),
@@ -270,7 +291,7 @@ def test_main_prints_one_line_and_exits_2(
         cli.main()
     assert caught.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: cannot read the configuration nowhere.yaml")
+    assert error.startswith("error: there is no nowhere.yaml; found: working folder")
     assert "Traceback" not in error
     assert len(error.splitlines()) == 1
 

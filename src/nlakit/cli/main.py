@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -37,6 +37,9 @@ from nlakit.files.places import quoted
 from nlakit.files.vectors import read_texts, read_vectors
 from nlakit.run import pipeline
 from nlakit.run.folder import RunDir
+
+if TYPE_CHECKING:
+    from nlakit.models.nla import Positions
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -187,7 +190,8 @@ def explain(
     pair: Pair,
     text: Annotated[str | None, typer.Argument()] = None,
     position: Annotated[
-        list[int] | None, typer.Option("--position", "-p", help="token index, may be negative")
+        list[str] | None,
+        typer.Option("--position", "-p", help="token index, may be negative; last or all"),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="every token of the text")] = False,
     vectors: Annotated[Path | None, typer.Option(help="Parquet or .npy of raw vectors")] = None,
@@ -201,12 +205,27 @@ def explain(
 ) -> None:
     """Put activations into words: of a text at positions, or raw vectors from a file."""
     check_output(format, save)
+    positions = "all" if every else _positions(position or [])
     if (text is None) == (vectors is None):
         raise ConfigError("give a text or --vectors", found="both" if text else "neither")
-    what = read_vectors(vectors) if vectors else text
+    what = read_vectors(vectors) if vectors else text or ""
     nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
-    found = nla.explain(what, "all" if every else position or "last")  # type: ignore[arg-type]
+    found = nla.explain(what, positions)
     emit(found.as_dicts(), format, save)
+
+
+def _positions(given: list[str]) -> Positions:
+    """Token indices, `last` or `all`, as `NLA.explain` takes them."""
+    if given == ["all"]:
+        return "all"
+    try:
+        return [-1 if one == "last" else int(one) for one in given] or "last"
+    except ValueError as error:
+        raise ConfigError(
+            "--position takes token indices, last, or all by itself",
+            found=", ".join(given),
+            do="for example -p 0 -p -1",
+        ) from error
 
 
 @app.command()
@@ -271,21 +290,32 @@ for _commands in (
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version")] = False) -> None:
+def _begin(
+    version: Annotated[bool, typer.Option("--version")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="show what libraries warn of")
+    ] = False,
+) -> None:
+    if not verbose:
+        _quiet()
     if version:
         console.print(__version__)
         raise typer.Exit
+
+
+def _quiet() -> None:
+    """Keep libraries from talking to those who did not ask; they are loaded after this."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    # It misses a kernel of a hub that it can do without.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def main() -> None:
     """Entry point: user mistakes are one line on standard error and exit code 2; a limit that the
     user set ends with 4."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    # It misses a kernel of a hub that it can do without.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a pipe may have no letter for what is printed
             stream.reconfigure(errors="replace")

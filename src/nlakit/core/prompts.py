@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from nlakit.errors import ConfigError, ContractError
+from nlakit.errors import ConfigError, ContractError, DataError
 
 # Enclosed CJK characters: common enough to be single tokens, rare enough to never occur by chance.
 MARKER_CANDIDATES = "㊗㈜㈎㊙㈱㋡㊣㎡℡♀☯◉※"
@@ -16,7 +16,14 @@ PLAIN = "$+<=>^`|~\N{REPLACEMENT CHARACTER}"
 
 
 def encode(tokenizer: Any, text: str, *, special: bool) -> list[int]:
-    """Token ids of a text; `special` adds what the tokenizer puts in front (BOS)."""
+    """Token ids of a text; `special` adds what the tokenizer puts in front (BOS).
+
+    Raises DataError for half a surrogate pair, as a command line of another encoding leaves it.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(
+            "a text is no valid Unicode", found=ascii(text[:60]), do="write it in UTF-8"
+        )
     return list(tokenizer(text, add_special_tokens=special)["input_ids"])
 
 

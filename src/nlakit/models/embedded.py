@@ -41,7 +41,17 @@ def embedded_model() -> Path:
 
 
 def source_of(model: str) -> str:
-    """What `transformers` loads for a subject's name: the embedded model's folder, or the name."""
+    """What `transformers` loads for a subject's name: the embedded model's folder, or the name.
+
+    Raises ModelError for a run folder, of which transformers would say no more than that it does
+    not recognise the model.
+    """
+    if (Path(model) / "run.json").exists():
+        raise ModelError(
+            f"{model} is a run folder, not a model",
+            found="run.json",
+            do="give the model that it reads: subject.model in its config.yaml",
+        )
     return str(embedded_model()) if model in NAMES else model
 
 

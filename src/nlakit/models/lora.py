@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ def add_lora(module: nn.Module, config: LoraConfig, seed: int) -> Any:
     settings = PeftLoraConfig(
         r=config.r, lora_alpha=alpha, target_modules=TARGETS, lora_dropout=0.0
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # PEFT asks transformers by a name that has a successor.
+        warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
         made = get_peft_model(module, settings, autocast_adapter_dtype=False)  # type: ignore[arg-type]
     base = next(p.dtype for p in module.parameters() if p.is_floating_point())

@@ -118,7 +118,8 @@ class NLA:
         """
         if self.ar is None:
             raise ContractError("this folder holds no AR", do="load a pair, or the AR's folder")
-        return self.ar.reconstruct(list(texts))
+        place = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+        return self.ar.reconstruct(list(place))[[place[text] for text in texts]]
 
     def score(self, texts: Sequence[str], vectors: NDArray[Any]) -> list[Score]:
         """How well n explanations carry raw vectors `(n, d)`: one score a row.

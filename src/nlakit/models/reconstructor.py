@@ -16,7 +16,7 @@ from nlakit.config.sections import LoraConfig
 from nlakit.core.batches import batches_by_length, padded
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.prompts import check_room, check_suffix, encode
-from nlakit.errors import ContractError
+from nlakit.errors import ContractError, ModelError
 from nlakit.models.lora import read_tensors
 from nlakit.models.precision import check_finite
 from nlakit.models.subject import Subject, sliced_decoder
@@ -52,6 +52,12 @@ class Reconstructor(nn.Module):
         contract.check_width(subject.d_model, "the subject")
         contract.check_tokenizer(subject.tokenizer)
         self.suffix, self.precision = contract.tokens.critic_suffix_ids, subject.config.precision
+        if contract.ar_blocks > subject.blocks:
+            raise ModelError(
+                "the AR cannot be deeper than the subject",
+                found=f"{contract.ar_blocks} blocks of {subject.blocks}",
+                do=f"set --ar-blocks, or ar.blocks of the configuration, to 1 to {subject.blocks}",
+            )
         blocks = sliced_decoder(subject.model, contract.ar_blocks)
         self.decoder: Any = trainable(blocks, lora, seed)
         self.head = nn.Linear(subject.d_model, subject.d_model, bias=False, device=self.device)

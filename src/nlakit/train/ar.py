@@ -151,5 +151,9 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
 def enable_checkpointing(decoder: Any) -> None:
     """Recompute blocks in the backward pass. Reentrant checkpointing gives wrong gradients where
     blocks share keys and values."""
-    decoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    settings = {"use_reentrant": False}
+    if hasattr(decoder, "activation_checkpointing_enable"):  # its name from transformers 5.23 on
+        decoder.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
+    else:
+        decoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
     decoder.enable_input_require_grads()
