@@ -201,6 +201,70 @@ def test_two_files_of_one_part_are_refused(run: Path, tmp_path: Path) -> None:
         import_tables(tmp_path / "out", tmp_path / "back", None, None)
 
 
+def renamed(source: Path, target: Path, doc: str) -> None:
+    """A copy of a table under another name, of another document."""
+    table = read_table(source)
+    at = table.column_names.index("doc_id")
+    table = table.set_column(at, "doc_id", pa.array([doc] * table.num_rows))
+    write_table(target, table)
+    table_sidecar(target).write_bytes(table_sidecar(source).read_bytes())
+
+
+def splits(run: Path, out: Path, *names: str) -> dict[str, str]:
+    """Tables of these names beside `av_sft_train` and `ar_sft_train`; part → document found."""
+    export_tables(run, out)
+    for half in ("av", "ar"):
+        (out / f"{half}_sft.parquet").rename(out / f"{half}_sft_train.parquet")
+        sidecar = table_sidecar(out / f"{half}_sft.parquet")
+        sidecar.rename(table_sidecar(out / f"{half}_sft_train.parquet"))
+    (out / "test.parquet").unlink()
+    for name in names:
+        renamed(out / f"{name[:2]}_sft_train.parquet", out / f"{name}.parquet", name)
+    return {
+        part: read_table(f)["doc_id"][0].as_py() for part, f in foreign._files_of(out)[0].items()
+    }
+
+
+@pytest.mark.parametrize("name", ["av_sft_val", "ar_sft_val", "av_sft_test", "ar_sft-validation"])
+def test_held_out_tables_are_the_test_part_and_never_train(
+    run: Path, tmp_path: Path, name: str
+) -> None:
+    """The sidecar's stage is that of the training table: the name says what it is for."""
+    out, back = tmp_path / "out", tmp_path / "back"
+    assert splits(run, out, name) == {"av": "av", "ar": "ar", "rl": "rl", "test": name}
+    for file in out.glob("*.parquet"):
+        if file.name.startswith(("av", "ar")):
+            write_table(file, read_table(file).drop_columns(["api_explanation"]))
+    import_tables(out, back, None, "float32")
+    texts = read_table(back / "test.parquet")["api_explanation"].to_pylist()
+    assert texts == [f"{name[:2]} one", f"{name[:2]} two {{x}}"]
+    trained = {read_table(back / f"{p}.parquet")["doc_id"][0].as_py() for p in ("av", "ar", "rl")}
+    assert trained == {"av", "ar", "rl"}
+
+
+def test_validation_beside_test_is_left_out_and_said(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = splits(run, out, "av_sft_val", "ar_sft_val", "av_sft_test")
+    assert found == {"av": "av", "ar": "ar", "rl": "rl", "test": "av_sft_test"}
+    said = import_tables(out, tmp_path / "back", None, "float32")
+    assert said[-2:] == [
+        f"left out: {h}_sft_val.parquet holds validation rows" for h in ("ar", "av")
+    ]
+    renamed(out / "ar_sft_train.parquet", out / "ar_sft_test.parquet", "more")
+    with pytest.raises(DataError, match="ar_sft_test.*av_sft_test.parquet; do: move one away"):
+        foreign._files_of(out)
+
+
+def test_a_part_is_read_from_whole_words(run: Path, tmp_path: Path) -> None:
+    export_tables(run, tmp_path / "out")
+    for name, part in (("av_sft_latest", "av"), ("ar_sft_evaluator", "ar"), ("validation", "val")):
+        renamed(tmp_path / "out" / "av_sft.parquet", tmp_path / f"{name}.parquet", "d")
+        sidecar = table_sidecar(tmp_path / f"{name}.parquet")
+        text = sidecar.read_text(encoding="utf-8").replace("stage: av_sft", "stage: null")
+        sidecar.write_text(text, encoding="utf-8")
+        assert foreign._part_of(tmp_path / f"{name}.parquet") == part
+
+
 def test_a_sidecar_without_tokens_takes_the_other_tables(run: Path, tmp_path: Path) -> None:
     export_tables(run, tmp_path / "out")
     sidecar = table_sidecar(tmp_path / "out" / "ar_sft.parquet")

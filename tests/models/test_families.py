@@ -326,6 +326,26 @@ def test_numbers_that_are_none_are_told(toy_subject: Any, vectors: np.ndarray) -
         nla.activations("some text")
 
 
+def test_a_text_is_reconstructed_once(toy_subject: Any, vectors: np.ndarray) -> None:
+    """The empty text is the floor of every row."""
+    subject = toy_subject()
+    ar = Reconstructor(subject, build_contract(subject), SMALL_LORA, 0).eval()
+    av = Verbalizer(subject, build_contract(subject), np.zeros(D), SMALL_LORA, 0).eval()
+    alone = ar.reconstruct(["b", "", "a"])
+    asked: list[list[str]] = []
+    made = ar.reconstruct
+    ar.reconstruct = lambda texts: asked.append(list(texts)) or made(texts)
+    nla = NLA(subject, av, ar, np.zeros(D))
+    assert np.allclose(nla.reconstruct(["b", "", "b", "a", ""]), alone[[0, 1, 0, 2, 1]], atol=1e-6)
+    assert nla.reconstruct([]).shape == (0, D)
+    assert asked == [["b", "", "a"], []]
+    asked.clear()
+    found = nla.explain(vectors)
+    assert asked[1] == [""]
+    floors = nla.score([""] * len(vectors), vectors)
+    assert [one.floor for one in found] == [floor.centred_cosine for floor in floors]
+
+
 def edited_copy(source: Path, target: Path, **settings: Any) -> Path:
     """A copy of a saved model with other settings."""
     shutil.copytree(source, target)

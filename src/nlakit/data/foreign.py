@@ -36,6 +36,10 @@ from nlakit.run.folder import RunDir, file_sha256
 
 COUNTS = ("position", "n_raw_tokens")
 NAMES = {"av": "av_sft", "ar": "ar_sft", "rl": "rl", "test": "test"}
+# Words by which a table says that it is no training table, in its name or its stage.
+HELD_OUT = re.compile(
+    r"(?:^|[_.\- ])(?:(test)|val|valid|validation|dev|eval)(?=$|[_.\- ])", re.IGNORECASE
+)
 PLAIN = ("n_raw_tokens", "activation_layer", "doc_id", "detokenized_text_truncated")
 TURN = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -111,11 +115,13 @@ def import_tables(
     """Store tables of the reference as ours: av, ar, rl and test.parquet with sidecars, ū and the
     norms, as a run's tables folder holds them. base_model and precision are as recorded if None.
 
+    A table that calls itself validation or test, by its stage or its name, trains nothing.
+
     Raises DataError if explanations are missing, a part lies in two files or a document in two
     tables, ContractError if sidecar and tokenizer disagree, ConfigError for an unknown precision.
     """
     check_new(target)
-    found = _files_of(source)
+    found, left_out = _files_of(source)
     contracts = {part: read_contract(table_sidecar(file)) for part, file in found.items()}
     first = next(iter(contracts.values()))
     _check_contracts(contracts)
@@ -150,7 +156,7 @@ def import_tables(
         save_file({"mean_unit": mean.astype(np.float32)}, target / MEAN_FILE)
         text = json.dumps(norms, indent=1) + "\n"
         (target / "norms.json").write_text(text, encoding="utf-8")
-    return said
+    return said + left_out
 
 
 def _check_contracts(contracts: dict[str, Contract]) -> None:
@@ -173,20 +179,26 @@ def _store(table: pa.Table, contract: Contract, target: Path, part: str) -> str:
     return f"{table.num_rows} rows in {file}"
 
 
-def _files_of(source: Path) -> dict[str, Path]:
-    """The table of each part. DataError if two hold the same."""
+def _files_of(source: Path) -> tuple[dict[str, Path], list[str]]:
+    """The table of each part, and lines about those that are none. Validation rows are the test
+    part where nothing else is; never do they train. DataError if two hold the same part."""
     found: dict[str, Path] = {}
+    validation: list[Path] = []
     for file in [source] if source.suffix == ".parquet" else sorted(source.glob("*.parquet")):
-        if (
-            table_sidecar(file).exists()
-            and (known := found.setdefault(_part_of(file), file)) != file
-        ):
+        if not table_sidecar(file).exists():
+            continue
+        part = _part_of(file)
+        if part == "val":
+            validation.append(file)
+        elif (known := found.setdefault(part, file)) != file:
             raise DataError(
-                f"two files hold the table {NAMES[_part_of(file)]}",
+                f"two files hold the table {NAMES[part]}",
                 found=f"{known.name} and {file.name}",
-                do="join them into one, or move one away",
+                do="move one away" if part == "test" else "join them into one, or move one away",
             )
-    return found
+    if len(validation) == 1 and "test" not in found:
+        found["test"] = validation.pop()
+    return found, [f"left out: {file.name} holds validation rows" for file in validation]
 
 
 def _set_tokens(contract: Contract) -> dict[str, Any]:
@@ -195,8 +207,13 @@ def _set_tokens(contract: Contract) -> dict[str, Any]:
 
 
 def _part_of(file: Path) -> str:
+    """The part that a table says it is, `val` for one of validation."""
     data = read_contract(table_sidecar(file)).model_dump()
-    for name in (str(data.get("stage")), file.stem):
+    names = (str(data.get("stage")), file.stem)
+    held_out = [match for name in names if (match := HELD_OUT.search(name))]
+    if held_out:
+        return "test" if any(match[1] for match in held_out) else "val"
+    for name in names:
         for part, theirs in NAMES.items():
             if name.startswith((theirs, f"{part}_")) or name == part:
                 return part
@@ -279,6 +296,9 @@ def _explanations(table: pa.Table, part: str, ar_template: str, file: Path) -> l
                 do="leave these rows out",
             )
         return [text or "" for text in texts]  # RL rows need no label
+    if part == "test" and "response" not in names and "prompt" in names:
+        # Held-out rows of the AR, if the prompt is a text; the AV's is a turn.
+        part = part if pa.types.is_nested(table.schema.field("prompt").type) else "ar"
     if part == "ar" and "{explanation}" in ar_template:
         before, after = map(re.escape, unescaped(ar_template).split("{explanation}"))
         pattern, column = re.compile(f"{before}(.*){after}", re.DOTALL), "prompt"
