@@ -28,7 +28,8 @@ Precision = Annotated[
     str | None, typer.Option(help="float32, bfloat16, nf4+bfloat16, ...; as recorded unless given")
 ]
 Vectors = Annotated[
-    Path | None, typer.Option(help="raw activations of the layer (.npy, .parquet), for floors")
+    Path | None,
+    typer.Option(help="raw activations of the layer (.parquet, .npy, .npz), for floors"),
 ]
 ArBlocks = Annotated[
     int | None, typer.Option(min=1, help="depth of a PEFT AR that adapts the whole model")

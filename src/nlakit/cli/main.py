@@ -194,7 +194,7 @@ def explain(
         typer.Option("--position", "-p", help="token index, may be negative; last or all"),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="every token of the text")] = False,
-    vectors: Annotated[Path | None, typer.Option(help="Parquet or .npy of raw vectors")] = None,
+    vectors: Annotated[Path | None, typer.Option(help="raw vectors (.parquet, .npy, .npz)")] = None,
     format: Format = "table",
     save: Save = None,
     other: Other = None,
@@ -258,7 +258,7 @@ def reconstruct(
 @app.command()
 def score(
     pair: Pair,
-    vectors: Annotated[Path, typer.Option(help="Parquet or .npy of raw vectors, a row a text")],
+    vectors: Annotated[Path, typer.Option(help="raw vectors (.parquet, .npy, .npz), a row a text")],
     texts: Annotated[list[str] | None, typer.Argument()] = None,
     file: TextFile = None,
     format: Format = "table",
