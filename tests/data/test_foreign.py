@@ -97,6 +97,8 @@ def test_round_trip(run: Path, tmp_path: Path, bare: bool) -> None:
     contract = read_contract(table_sidecar(tmp_path / "back" / "av.parquet"))
     assert contract.av_prompt() == "<concept>㊗</concept>"
     assert contract.nlakit.av_open == "<explanation>\n"
+    written = yaml.safe_load(table_sidecar(tmp_path / "back" / "av.parquet").read_text("utf-8"))
+    assert "injection_scale" not in written["extraction"]  # theirs names none, and none is made up
     mean = read_tensors(tmp_path / "back" / MEAN_FILE)["mean_unit"].numpy()
     train = np.concatenate(
         [matrix(read_table(run / "05_tables" / f"{part}.parquet")) for part in PARTS[:3]]

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nlakit.cli.files import Injection
 from nlakit.cli.options import Out, Sets, guarded, resolve
 from nlakit.config.load import parse_config, with_overrides
 from nlakit.config.sections import RunConfig
@@ -51,6 +52,7 @@ def evaluate(
     gate: Gate = False,
     base_model: Base = None,
     precision: Precision = None,
+    injection: Injection = None,
 ) -> None:
     """Score a pair beside its floors, name its failures and give the verdict.
 
@@ -58,9 +60,9 @@ def evaluate(
     """
     sets = [*(sets or []), *([f"eval.profile={profile}"] if profile else [])]
     if target and not (av or ar or data) and _is_run(target):
-        if base_model or precision:
+        if base_model or precision or injection:
             raise ConfigError(
-                "--base-model and --precision are for pairs",
+                "--base-model, --precision and --injection are for pairs",
                 found=f"the run {target}",
                 do="give the pair's folder, or --set subject.model=... and the like",
             )
@@ -70,7 +72,9 @@ def evaluate(
     else:
         if redo:
             raise ConfigError("--redo is for runs", do="give another --out, or remove the folder")
-        results = _outside(av or target, ar or target, data, sets, out, base_model, precision)
+        results = _outside(
+            av or target, ar or target, data, sets, out, base_model, precision, injection
+        )
     if gate and results["verdict"]["word"] != "content-sensitive":
         raise typer.Exit(3)
 
@@ -87,6 +91,7 @@ def _outside(
     out: Path | None,
     base_model: str | None,
     precision: str | None,
+    injection: str | None,
 ) -> dict[str, Any]:
     from nlakit.studies.evaluation import evaluate_pair
 
@@ -97,7 +102,7 @@ def _outside(
     check_folder(folder)
     results = evaluate_pair(
         av, ar, data, config.eval, folder,
-        seed=config.seed, base_model=base_model, precision=precision,
+        seed=config.seed, base_model=base_model, precision=precision, injection=injection,
         device=config.subject.device, requests=config.requests,
     )  # fmt: skip
     show(results, str(folder))

@@ -34,6 +34,13 @@ Vectors = Annotated[
 ArBlocks = Annotated[
     int | None, typer.Option(min=1, help="depth of a PEFT AR that adapts the whole model")
 ]
+Injection = Annotated[
+    str | None,
+    typer.Option(
+        metavar="reference",
+        help="state that the vector replaces the marker's embedding, where an AV's files do not",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, mps")]
 Form = Annotated[str, typer.Option("--format", help="kitft (plain models) or peft (adapters)")]
 Centring = Annotated[
@@ -48,6 +55,7 @@ def load_pair(
     base_model: str | None,
     precision: str | None,
     ar_blocks: int | None,
+    injection: str | None,
     device: str,
 ) -> NLA:
     """The pair, or half, that a command was given, with its other half if that lies elsewhere."""
@@ -55,7 +63,8 @@ def load_pair(
 
     return NLA.load(
         [pair, other] if other else pair,
-        base_model=base_model, precision=precision, ar_blocks=ar_blocks, device=device,
+        base_model=base_model, precision=precision, ar_blocks=ar_blocks, injection=injection,
+        device=device,
     )  # fmt: skip
 
 
@@ -67,6 +76,7 @@ def import_(
     precision: Precision = None,
     vectors: Vectors = None,
     ar_blocks: ArBlocks = None,
+    injection: Injection = None,
     device: Device = "auto",
 ) -> None:
     """Store another project's pair, half or tables in nlakit's format."""
@@ -74,7 +84,10 @@ def import_(
 
     check_folder(target)
     if are_tables(Path(source)):
-        pairs = {"--with": other, "--vectors": vectors, "--ar-blocks": ar_blocks}
+        pairs = {
+            "--with": other, "--vectors": vectors, "--ar-blocks": ar_blocks,
+            "--injection": injection,
+        }  # fmt: skip
         if given := [name for name, value in pairs.items() if value is not None]:
             raise ConfigError(
                 "an option for pairs was given for tables", found=given, do="leave it out"
@@ -92,6 +105,7 @@ def import_(
             base_model=base_model,
             precision=precision,
             ar_blocks=ar_blocks,
+            injection=injection,
             device=device,
         )
     _say(lines)
@@ -105,6 +119,7 @@ def export(
     tables: Tables = False,
     base_model: BaseModel = None,
     precision: Precision = None,
+    injection: Injection = None,
     device: Device = "auto",
 ) -> None:
     """Write a pair, or a run's tables, in the format of other projects."""
@@ -119,7 +134,9 @@ def export(
     from nlakit.models.foreign.convert import export_pair
     from nlakit.models.nla import NLA
 
-    nla = NLA.load(pair, base_model=base_model, precision=precision, device=device)
+    nla = NLA.load(
+        pair, base_model=base_model, precision=precision, injection=injection, device=device
+    )
     chosen = cast(Literal["kitft", "peft"], form)
     _say(export_pair(nla, target, chosen, allow_centring))
 

@@ -27,7 +27,16 @@ from nlakit.cli import labels as cli_labels
 from nlakit.cli import layers as cli_layers
 from nlakit.cli import presets as cli_presets
 from nlakit.cli import probe as cli_probe
-from nlakit.cli.files import ArBlocks, BaseModel, Device, Other, Pair, Precision, load_pair
+from nlakit.cli.files import (
+    ArBlocks,
+    BaseModel,
+    Device,
+    Injection,
+    Other,
+    Pair,
+    Precision,
+    load_pair,
+)
 from nlakit.cli.options import Out, Sets, Target, guarded, resolve
 from nlakit.cli.tables import check_output, emit, write_data
 from nlakit.config.load import dump_config
@@ -201,6 +210,7 @@ def explain(
     base_model: BaseModel = None,
     precision: Precision = None,
     ar_blocks: ArBlocks = None,
+    injection: Injection = None,
     device: Device = "auto",
 ) -> None:
     """Put activations into words: of a text at positions, or raw vectors from a file."""
@@ -209,7 +219,7 @@ def explain(
     if (text is None) == (vectors is None):
         raise ConfigError("give a text or --vectors", found="both" if text else "neither")
     what = read_vectors(vectors) if vectors else text or ""
-    nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
+    nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, device)
     found = nla.explain(what, positions)
     emit(found.as_dicts(), format, save)
 
@@ -239,6 +249,7 @@ def reconstruct(
     base_model: BaseModel = None,
     precision: Precision = None,
     ar_blocks: ArBlocks = None,
+    injection: Injection = None,
     device: Device = "auto",
 ) -> None:
     """Turn explanations into vectors."""
@@ -246,7 +257,7 @@ def reconstruct(
     rows = read_texts(file) if file else list(texts or [])
     if not rows:
         raise ConfigError("give explanations, or --file")
-    nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
+    nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, device)
     made = nla.reconstruct(rows)
     records = [
         {"explanation": text, "activation_vector": vector.tolist()}
@@ -267,13 +278,14 @@ def score(
     base_model: BaseModel = None,
     precision: Precision = None,
     ar_blocks: ArBlocks = None,
+    injection: Injection = None,
     device: Device = "auto",
 ) -> None:
     """Score explanations against vectors, with the empty text as floor beside each."""
     check_output(format, save)
     rows = read_texts(file) if file else list(texts or [])
     real = read_vectors(vectors)
-    nla = load_pair(pair, other, base_model, precision, ar_blocks, device)
+    nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, device)
     found = nla.score(rows, real)
     floors = nla.score([""] * len(rows), real)
     records = [

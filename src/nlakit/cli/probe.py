@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from nlakit.cli.files import BaseModel, Device, Precision
+from nlakit.cli.files import BaseModel, Device, Injection, Precision
 from nlakit.errors import DataError, first_line
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def probe(
     ] = None,
     base_model: BaseModel = None,
     precision: Precision = None,
+    injection: Injection = None,
     device: Device = "auto",
     seed: int = 0,
     save: Annotated[Path | None, typer.Option(help="write findings and values (.json)")] = None,
@@ -51,7 +52,9 @@ def probe(
         check_file(save, [".json"])
     texts, labels, documents = read_labelled(table, text, label, doc_id)
     check(texts, labels, documents)
-    nla = NLA.load(pair, base_model=base_model, precision=precision, device=device)
+    nla = NLA.load(
+        pair, base_model=base_model, precision=precision, injection=injection, device=device
+    )
     part = run(nla, texts, labels, documents, embedding=embedding, seed=seed)
     records = findings([part], documents)
     console.print(table_of(records))

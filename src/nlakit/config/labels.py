@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from nlakit.config.base import Count, Positive, Section, Share
 from nlakit.core.text.lint import Limits
@@ -27,6 +33,11 @@ class ServiceConfig(Section):
     )
     temperature: float | None = Field(default=None, ge=0, description="the service's own if null")
     max_tokens: Positive = Field(default=600, description="longest answer")
+    token_limit_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
+        default=None,
+        description="what a server calls max_tokens; of kind openai the second if null, else the "
+        "first",
+    )
     options: dict[str, JsonValue] = Field(
         default_factory=dict, description="more settings of the model, as pydantic-ai names them"
     )
@@ -37,9 +48,19 @@ class ServiceConfig(Section):
         if not getattr(self, needs):
             raise ValueError(f"a service of kind {self.kind} needs {needs}")
         taken = {"max_tokens", "temperature", "timeout", "max_retries"} & set(self.options)
+        if self.token_limit_field and self.kind not in ("openai", "compatible"):
+            raise ValueError(f"a service of kind {self.kind} has no token_limit_field")
         if taken:
             raise ValueError(f"options cannot set {', '.join(sorted(taken))}: nlakit does")
         return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Unset, the field is left out: answers and labels made before it existed stay good."""
+        data = dump(self)
+        if self.token_limit_field is None:
+            data.pop("token_limit_field", None)
+        return data
 
     @property
     def name(self) -> str:

@@ -110,12 +110,13 @@ def _setting(data: Any, loc: Sequence[int | str]) -> str:
     itself, with the kind at the end of the place: they are one bad setting."""
     names = []
     for part in loc:
-        if not isinstance(data, dict | list):
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list):
+            data = data[part] if isinstance(part, int) and part < len(data) else None
+        else:
             break
         names.append(str(part))
-        inside = isinstance(data, dict) and part in data
-        inside = inside or (isinstance(part, int) and isinstance(data, list) and part < len(data))
-        data = data[part] if inside else None
     return ".".join(names) or "top level"
 
 

@@ -26,6 +26,7 @@ from nlakit.errors import ContractError
 
 FILE = "nla_meta.yaml"
 FOREIGN = {"actor": "av", "critic": "ar"}
+UNKNOWN_INJECTION = "unknown"
 Norm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -76,7 +77,10 @@ class Templates(Part):
 
 
 class Provenance(Part):
-    """The nlakit block: what else must be known to use or judge the file."""
+    """The nlakit block: what else must be known to use or judge the file.
+
+    injection_source: where the injection scale of an imported half comes from.
+    """
 
     versions: dict[str, str] = Field(default_factory=dict)
     git_commit: str | None = None
@@ -90,6 +94,7 @@ class Provenance(Part):
     av_open: str = ""
     av_close: str = ""
     centred_scale: Norm | None = None
+    injection_source: str | None = None
     ple_on_cpu: bool = False
     revision: str | None = None
     max_tokens: int = 256
@@ -128,6 +133,7 @@ class Contract(Part):
         for name, other in (
             ("base_model", data.get("base_model")),
             ("layer_index", extraction.get("layer")),
+            ("layer_index", data.get("extraction_layer_index")),
             ("layer_index", data["ar"].get("num_hidden_layers")),
         ):
             if extraction.get(name) is None and other is not None:
@@ -212,6 +218,8 @@ class Contract(Part):
     def write(self, path: Path) -> None:
         """Write the sidecar; `path` is the file itself."""
         data = self.model_dump(mode="json", exclude_none=False)
+        if self.nlakit.injection_source == UNKNOWN_INJECTION:
+            del data["extraction"]["injection_scale"]  # nobody has said it
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
         path.write_text(text, encoding="utf-8", newline="\n")
 

@@ -16,7 +16,14 @@ import pyarrow as pa
 import yaml
 from safetensors.numpy import save_file
 
-from nlakit.core.contract import FILE, Contract, Tokens, read_contract, table_sidecar
+from nlakit.core.contract import (
+    FILE,
+    UNKNOWN_INJECTION,
+    Contract,
+    Tokens,
+    read_contract,
+    table_sidecar,
+)
 from nlakit.core.metrics import baseline, mean_unit
 from nlakit.data.tables import MEAN_FILE, measured_norms
 from nlakit.errors import ContractError, DataError
@@ -29,6 +36,7 @@ from nlakit.files.parquet import (
     write_table,
 )
 from nlakit.models.foreign.convert import check_new, removed_on_error
+from nlakit.models.foreign.injection import unsaid
 from nlakit.models.foreign.sidecar import CLOSE, OPEN, completed, escaped, unescaped
 from nlakit.models.loading import subject_of
 from nlakit.models.subject import Subject, load_subject
@@ -239,6 +247,8 @@ def _our_contract(
     done = completed(made, Path(FILE), role, subject.tokenizer, made.ar_blocks, chat)
     done.kind, done.nlakit.role = "nla_dataset", "table"
     done.nlakit.ar_blocks = None
+    if unsaid(contract):  # a run chooses its own scale
+        done.nlakit.injection_source = UNKNOWN_INJECTION
     if "nlakit" in contract.model_fields_set and not done.prompt_templates.av.endswith(OPEN):
         # Ours ended in the tag before the export, and the AV was not asked to write it.
         done.nlakit.av_open = f"{OPEN}\n"

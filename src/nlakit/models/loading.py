@@ -16,6 +16,7 @@ from nlakit.core.contract import Contract, Provenance, read_contract
 from nlakit.errors import ConfigError, ContractError
 from nlakit.models.foreign import kitft, peft_pair
 from nlakit.models.foreign.folders import find_halves, inside, kind_of
+from nlakit.models.foreign.injection import settle_injection
 from nlakit.models.lora import read_tensors
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, load_subject
@@ -42,6 +43,7 @@ def load_halves(
     base_model: str | None,
     precision: str | None,
     ar_blocks: int | None,
+    injection: str | None,
 ) -> Halves:
     """What `NLA.load` loads; arguments and errors as there."""
     folders = find_halves(path)
@@ -57,6 +59,8 @@ def load_halves(
                 do="load two halves made for the same activations",
             )
     kinds = {role: kind_of(folders[role], contracts[role]) for role in folders}
+    for role, kind in kinds.items():
+        settle_injection(contracts[role], role, folders[role], injection, ours=kind == "nlakit")
     recorded = {
         role: kitft.precision_of(folders[role])
         if kind == "kitft"

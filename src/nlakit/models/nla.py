@@ -47,6 +47,7 @@ class NLA:
         base_model: str | None = None,
         precision: str | None = None,
         ar_blocks: int | None = None,
+        injection: str | None = None,
     ) -> NLA:
         """Load a pair or one half: a run folder, a pair folder (`av/` and `ar/`), a half's folder,
         a hub id, or two of these, a half each; in nlakit's format, the reference's, or as PEFT
@@ -54,11 +55,12 @@ class NLA:
 
         base_model replaces the subject named in the contract (a moved folder, say); precision the
         recorded one (`float32`, `bfloat16`, `nf4+bfloat16`, ...); ar_blocks says how deep a
-        foreign AR is where its files do not. Code that lies in a checkpoint is never run.
-        Raises ContractError if nothing usable lies there or the halves do not belong together,
-        ConfigError for an unknown precision.
+        foreign AR is where its files do not; injection (`reference`) how the vector is put into a
+        foreign AV, where its files leave that open. Code that lies in a checkpoint is never run.
+        Raises ContractError if nothing usable lies there, the halves do not belong together or an
+        AV leaves open how it is fed; ConfigError for an unknown precision or injection.
         """
-        halves = load_halves(path, device, base_model, precision, ar_blocks)
+        halves = load_halves(path, device, base_model, precision, ar_blocks, injection)
         nla = cls(halves.subject, halves.av, halves.ar, halves.mean)
         nla.measured = halves.measured
         return nla

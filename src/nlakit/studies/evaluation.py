@@ -23,6 +23,7 @@ from nlakit.evaluate.bench import Bench, Judge
 from nlakit.evaluate.conditions import pick_rows
 from nlakit.files.rows import PARTS, TableRows, read_mean, read_rows, rows_of_file, tables_at
 from nlakit.models.foreign.folders import find_halves
+from nlakit.models.foreign.injection import settle_injection
 from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
@@ -78,6 +79,7 @@ def evaluate_pair(
     seed: int = 0,
     base_model: str | None = None,
     precision: str | None = None,
+    injection: str | None = None,
     device: str = "auto",
     requests: RequestsConfig | None = None,
 ) -> dict[str, Any]:
@@ -85,10 +87,13 @@ def evaluate_pair(
     a run, a folder of tables, or one table; for the pair in the box its own rows. Results as of
     `write_evaluation`, in `out`; a half-done evaluation of the same halves and rows goes on.
 
-    Raises ContractError if the halves do not belong to the same activations, DataError for rows
-    that cannot be used, RunError if `out` holds another evaluation.
+    Raises ContractError if the halves do not belong to the same activations, or an AV leaves open
+    how it is fed (`injection` states it, as for `NLA.load`), DataError for rows that cannot be
+    used, RunError if `out` holds another evaluation.
     """
     halves = {"av": half_at(av, "av"), "ar": half_at(ar, "ar")}
+    for role, path in halves.items():  # before `out` is claimed for these arguments
+        settle_injection(read_contract(path), role, path, injection, ours=False)
     test, train, hashes = read_data(data or _own_rows(av, ar))
     begin = {
         "halves": {role: file_sha256(path / "nla_meta.yaml") for role, path in halves.items()},
@@ -96,9 +101,13 @@ def evaluate_pair(
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
         "subject": {"base_model": base_model, "precision": precision, "device": device},
+        **({"injection": injection} if injection else {}),
     }
     claim(out, begin)
-    nla = NLA.load(list(halves.values()), base_model=base_model, precision=precision, device=device)
+    nla = NLA.load(
+        list(halves.values()),
+        base_model=base_model, precision=precision, injection=injection, device=device,
+    )  # fmt: skip
     assert nla.av is not None and nla.ar is not None, "find_halves gave one of each"
     nla.contract.check_width(test.vectors.shape[1], "the rows")
     rows = pick_rows(test, settings.rows)
@@ -120,6 +129,7 @@ def evaluate_pair(
     found = provenance(nla.ar.contract, None) | {
         "data_sha256": hashes, "av": av, "ar": ar, "matched": matched, "mean_source": source,
         "subject_precision": nla.subject.config.precision,
+        "injection_source": nla.av.contract.nlakit.injection_source,
     }  # fmt: skip
     requests = requests or RequestsConfig()
     store = store_path(requests, out)

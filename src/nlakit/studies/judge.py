@@ -43,7 +43,7 @@ class ServiceJudge:
         # A labeler of one service has what a judge needs: the store, the limits and their checks.
         settings = LabelsConfig(labeler="services", services=(service,))
         self.desk = ServiceLabeler(settings, requests, store, run, 0, build)
-        self.name = service.name
+        self.name, self.repaired = service.name, 0
 
     def ask(self, prompts: Sequence[str], form: type[Form]) -> list[Form | None]:
         """An answer a prompt, in their order; None where the service gives none that can be used.
@@ -52,11 +52,14 @@ class ServiceJudge:
         at a limit; the answers that came until then are in the store.
         """
         failed: Counter[str] = Counter()
+        self.repaired = 0
         with ticker(f"judge: {form.__name__}", len(prompts), "questions") as progress:
             answers = self.desk.runner.run(self._ask(prompts, form, failed, progress.advance))
         if failed:
             reasons = ", ".join(f"{reason} {count}" for reason, count in failed.most_common())
             say(f"{self.name} failed {failed.total()} of {len(prompts)} questions: {reasons}")
+        if self.repaired:
+            say(f"{self.name}: {self.repaired} answers had to be repaired")
         return answers
 
     async def _ask(
@@ -78,6 +81,7 @@ class ServiceJudge:
                 try:
                     answered = await asker.ask(Prompt(INSTRUCTIONS, message), form, lambda: None)
                     answers[place] = answered.value
+                    self.repaired += answered.repaired
                 except RowFailed as one:
                     failed[one.reason] += 1
                 except LimitReached as reached:

@@ -37,6 +37,7 @@ MEANING = {
     "tokens_out": "tokens written to make the label",
     "cost": "US dollars",
     "attempts": "requests sent for the row, failed ones too",
+    "repaired": "answers of the row that were not of the form asked for, and plainly meant one",
     TEXT: "the text up to and including the position that is described",
     "doc_id": "the document",
     "source_family": "the family of documents it belongs to",

@@ -36,7 +36,8 @@ class Label:
 
     labelled_at: ISO 8601, UTC; empty for a labeler whose labels depend on nothing but the row.
     tokens_in, tokens_out: of the answers that made the label. cost: what these answers cost, in
-    US dollars. attempts: requests sent for the row, failed ones too.
+    US dollars. attempts: requests sent for the row, failed ones too. repaired: answers of the row
+    that were not of the form asked for, and plainly meant one.
     """
 
     row_id: str
@@ -53,6 +54,7 @@ class Label:
     tokens_out: int | None = None
     cost: float | None = None
     attempts: int | None = None
+    repaired: int | None = None
 
 
 class Labeler(Protocol):
@@ -83,6 +85,7 @@ SCHEMA = pa.schema(
         ("tokens_out", pa.int64()),
         ("cost", pa.float64()),
         ("attempts", pa.int32()),
+        ("repaired", pa.int32()),
     ]
 )
 

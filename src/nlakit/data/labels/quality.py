@@ -64,6 +64,7 @@ def quality(
         **_repetition(texts),
         "words": dict(zip(("p5", "p50", "p95"), quantiles, strict=True)),
         "verdicts": _counts(row["verdict"] for row in rows if row["verdict"] is not None),
+        "repaired": sum(row.get("repaired") or 0 for row in rows),
         "spent": {name: _spent(rows, name) for name in ("tokens_in", "tokens_out", "cost")},
     }
 
@@ -294,6 +295,8 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         ]
     if report["verdicts"]:
         shown.append(f"verdicts: {_listed(report['verdicts'])}")
+    if report["repaired"]:
+        shown.append(f"answers that had to be repaired: {report['repaired']}")
     tokens = " in, ".join(_total(spent[name], ",.0f") for name in ("tokens_in", "tokens_out"))
     shown.append(f"tokens {tokens} out; US dollars {_total(spent['cost'], '.4f')}")
     return shown

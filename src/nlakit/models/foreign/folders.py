@@ -18,6 +18,7 @@ from nlakit.models.lora import read_tensors
 
 Kind = Literal["nlakit", "kitft", "peft"]
 ROLES = {"av": ("av", "actor"), "ar": ("ar", "critic")}
+SETTINGS = ("adapter_config.json", "config.json")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # Weights come as safetensors. The one pickle is the head of PEFT folders, read with weights_only.
 PATTERNS = ("*.safetensors", "*.json", "*.yaml", "*.jinja", "*.txt", "*.model", "linear_head.pt")
@@ -93,7 +94,8 @@ def role_of(folder: Path, contract: Contract) -> str:
     named = FOREIGN.get(str(named), str(named))
     if named in ROLES:
         return named
-    if contract.kind == "nla_dataset":
+    # Some projects leave the sidecar of the data set beside the weights.
+    if contract.kind == "nla_dataset" and not any((folder / name).exists() for name in SETTINGS):
         raise ContractError(f"{folder} is the sidecar of a table, not of a half")
     heads = ("value_head.safetensors", "linear_head.pt")
     return "ar" if any((folder / head).exists() for head in heads) else "av"

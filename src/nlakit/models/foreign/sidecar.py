@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
-from nlakit.core.contract import FILE, Contract
+from nlakit.core.contract import FILE, UNKNOWN_INJECTION, Contract
 from nlakit.core.prompts import encode, suffix_ids
 from nlakit.errors import ContractError, first_line
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
+PLAIN_NORMS = ("none", "raw", "")
 NEW_TOKENS = 200  # what the reference allows an explanation
 MAX_TOKENS = 512  # of a prompt with its text; the reference does not cut, and its texts are shorter
 
@@ -81,6 +82,12 @@ def completed(
     record, tokens, templates = made.nlakit, made.tokens, made.prompt_templates
     ours = "nlakit" in contract.model_fields_set
     made.kind, record.role = "nla_model", "av" if role == "av" else "ar"
+    if not ours and made.extraction.norm not in PLAIN_NORMS:
+        raise ContractError(
+            f"{folder / FILE} is of vectors that were changed after they were read",
+            found=f"extraction.norm: {made.extraction.norm}",
+            do="only raw activations (norm: none) are read",
+        )
     needed = templates.av if role == "av" else templates.ar
     if not needed:
         raise ContractError(
@@ -159,6 +166,8 @@ def foreign_sidecar(contract: Contract, role: str) -> dict[str, Any]:
     made.extraction.mse_scale = math.sqrt(made.d_model)
     templates = made.prompt_templates
     data = made.model_dump(mode="json")
+    if record.injection_source == UNKNOWN_INJECTION:
+        del data["extraction"]["injection_scale"]
     data["prompt_templates"] = {
         "av": escaped(templates.av, "marker", "injection_char"),
         "ar": escaped(templates.ar, "explanation", "explanation"),

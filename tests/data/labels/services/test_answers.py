@@ -18,9 +18,46 @@ AUDIT = {"reasons": "good", "scores": SCORES, "verdict": "KEEP", "features": []}
 
 def test_json_and_fenced_json_are_read() -> None:
     text = json.dumps(GOOD)
-    assert parse(text, LabelAnswer).features == GOOD["features"]
-    assert parse(f"```json\n{text}\n```", LabelAnswer).features == GOOD["features"]
-    assert parse(json.dumps(AUDIT), Verdict).scores.mean == 3.5
+    for form in (text, f"```json\n{text}\n```"):
+        found = parse(form, LabelAnswer)
+        assert (found.value.features, found.repaired) == (GOOD["features"], False)
+    assert parse(json.dumps(AUDIT), Verdict).value.scores.mean == 3.5
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "Here is the label:\n```json\n{}\n```\nI hope it helps {{reader}}!",
+        '<think>Perhaps {{"features": ["a draft", "of mine"]}}?</think> {}',
+        "{} {{not JSON}}",
+        "I'm sorry for the wait. {}",
+    ],
+)
+def test_json_inside_prose_is_read(around: str) -> None:
+    """The last object of the kind: those before it are drafts."""
+    found = parse(around.replace("{}", json.dumps(GOOD)).replace("{{", "{").replace("}}", "}"),
+                  LabelAnswer)  # fmt: skip
+    assert (found.value.features, found.repaired) == (GOOD["features"], True)
+
+
+@pytest.mark.parametrize(
+    ("given", "features"),
+    [
+        ({"features": [12, "two"]}, ["12", "two"]),
+        ({"features": ["one", "two", "three", "four"]}, ["one", "two", "three"]),
+        ({"features": ["one", 2.5, "three", 4]}, ["one", "2.5", "three"]),
+        ({"features": ["one", "two"], "note": "more"}, ["one", "two"]),
+        ({"features": [1, 2, 3, 4, 5], "a": 1, "b": {}}, ["1", "2", "3"]),
+    ],
+)
+def test_what_is_plainly_meant_is_repaired(given: object, features: list[str]) -> None:
+    found = parse(json.dumps(given), LabelAnswer)
+    assert (found.value.features, found.repaired) == (features, True)
+
+
+def test_a_verdict_is_repaired_too() -> None:
+    found = parse(json.dumps(AUDIT | {"features": ["one", 2, "three", "four"]}), Verdict)
+    assert (found.value.features, found.repaired) == (["one", "2", "three"], True)
 
 
 @pytest.mark.parametrize(
@@ -32,9 +69,11 @@ def test_json_and_fenced_json_are_read() -> None:
         ("not json", "invalid"),
         (json.dumps(GOOD)[:-9], "invalid"),
         ('{"features": ["only one"]}', "invalid"),
-        ('{"features": ["one", "two", "three", "four"]}', "invalid"),
         ('{"features": ["one", ""]}', "invalid"),
-        ('{"features": ["one", "two"], "note": "more"}', "invalid"),
+        ('{"features": [true, null]}', "invalid"),
+        ('{"features": "one"}', "invalid"),
+        ('Sure! {"features": ["only one"]}', "invalid"),
+        ("{" * 9000, "invalid"),
         ('["one", "two"]', "invalid"),
         ("[" * 9000, "invalid"),
         ("```json\n" + " " * 20_000 + "x", "invalid"),

@@ -55,7 +55,7 @@ def ask(url: str, **more: Any) -> LabelAnswer:
         service = ModelService(ServiceConfig.model_validate(config(url, **more)), 1.0, 4)
         try:
             reply = await service.ask(Prompt("Label it.", "the text"), LabelAnswer)
-            return parse(reply.text, LabelAnswer)
+            return parse(reply.text, LabelAnswer).value
         finally:
             await service.close()
 

@@ -138,9 +138,9 @@ def test_a_pause_holds_and_a_stop_ends_it() -> None:
 def test_the_worst_case_of_all_in_flight_is_reserved() -> None:
     async def work() -> None:
         budget = Budget(Spent(cost=0.4), max_cost=1.0, max_requests=None, max_rows=None)
-        await budget.reserve(0.3)
-        await budget.reserve(0.3)
-        third = asyncio.create_task(budget.reserve(0.3))
+        await budget.reserve(lambda: 0.3)
+        await budget.reserve(lambda: 0.3)
+        third = asyncio.create_task(budget.reserve(lambda: 0.3))
         await asyncio.sleep(0.01)
         assert not third.done()  # 0.4 + 0.6 leaves nothing
         await budget.settle(0.3, 0.05)
@@ -150,7 +150,7 @@ def test_the_worst_case_of_all_in_flight_is_reserved() -> None:
         await third  # 0.5 + 0.3
         await budget.settle(0.3, 0.3)
         with pytest.raises(LimitReached, match="max_cost.*0.8000, and one more may cost"):
-            await budget.reserve(0.3)
+            await budget.reserve(lambda: 0.3)
 
     asyncio.run(work())
 
@@ -158,9 +158,9 @@ def test_the_worst_case_of_all_in_flight_is_reserved() -> None:
 def test_requests_and_rows_are_counted_before_they_begin() -> None:
     async def work() -> None:
         budget = Budget(Spent(requests=2), max_cost=None, max_requests=3, max_rows=1)
-        await budget.reserve(None)
+        await budget.reserve(lambda: None)
         with pytest.raises(LimitReached, match="max_requests; found: 3 requests"):
-            await budget.reserve(None)
+            await budget.reserve(lambda: None)
         budget.begin_row()
         with pytest.raises(LimitReached, match="max_rows"):
             budget.begin_row()
@@ -173,8 +173,8 @@ def test_who_waited_for_money_is_still_counted() -> None:
 
     async def work() -> list[object]:
         budget = Budget(Spent(), max_cost=1.0, max_requests=2, max_rows=None)
-        await budget.reserve(0.9)
-        waiting = [asyncio.create_task(budget.reserve(0.4)) for _ in range(2)]
+        await budget.reserve(lambda: 0.9)
+        waiting = [asyncio.create_task(budget.reserve(lambda: 0.4)) for _ in range(2)]
         await asyncio.sleep(0.01)
         await budget.settle(0.9, 0.1)
         found = await asyncio.gather(*waiting, return_exceptions=True)
@@ -182,13 +182,30 @@ def test_who_waited_for_money_is_still_counted() -> None:
         return found
 
     found = asyncio.run(work())
-    assert sorted(type(one).__name__ for one in found) == ["LimitReached", "NoneType"]
+    assert sorted(type(one).__name__ for one in found) == ["LimitReached", "float"]
+
+
+def test_who_waited_for_money_reserves_what_is_known_by_then() -> None:
+    """0.4 would fit behind the first request, which shows that one costs 1.2."""
+
+    async def work() -> None:
+        budget, known = Budget(Spent(), max_cost=2.0, max_requests=None, max_rows=None), [1.8]
+        await budget.reserve(lambda: known[0])
+        known[0] = 0.4
+        waiting = asyncio.create_task(budget.reserve(lambda: known[0]))
+        await asyncio.sleep(0.01)
+        known[0] = 1.2
+        await budget.settle(1.8, 1.2)
+        with pytest.raises(LimitReached, match="one more may cost .1.2000"):
+            await waiting
+
+    asyncio.run(work())
 
 
 def test_an_unknown_cost_is_not_zero() -> None:
     async def work() -> Budget:
         budget = Budget(Spent(), None, None, None)
-        await budget.reserve(None)
+        await budget.reserve(lambda: None)
         await budget.settle(None, None)
         return budget
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,6 +16,8 @@ from nlakit.data.labels.services.faults import Fault
 
 Feature = Annotated[str, Field(min_length=1, max_length=400)]
 Score = Annotated[int, Field(ge=1, le=5)]
+MOST_TRIES = 100  # braces that are looked behind for a JSON object
+MOST_ROUNDS = 3  # what is mended may uncover more
 
 
 class Answer(BaseModel):
@@ -20,6 +25,14 @@ class Answer(BaseModel):
 
 
 Kind = TypeVar("Kind", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Parsed(Generic[Kind]):
+    """A typed answer; repaired: it was not of the form as it came."""
+
+    value: Kind
+    repaired: bool
 
 
 class LabelAnswer(Answer):
@@ -60,25 +73,80 @@ def schema(kind: type[BaseModel]) -> dict[str, Any]:
     return kind.model_json_schema()
 
 
-def parse(text: str, kind: type[Kind]) -> Kind:
-    """The typed answer in a service's text. Raises Fault empty, unreadable, refusal or invalid."""
+def parse(text: str, kind: type[Kind]) -> Parsed[Kind]:
+    """The typed answer in a service's text: the JSON object that it is, or the last one of the kind
+    that stands in it. Raises Fault empty, unreadable, refusal or invalid."""
     if not text.strip():
         raise Fault("empty")
     bare = text.strip()
     if bare.startswith("```"):
         bare = bare.removeprefix("```").removeprefix("json").removesuffix("```")
+    problem: Exception | None = None
     try:
-        data = json.loads(bare)
-        # Checked on what the escapes stand for: a lone surrogate cannot be stored or tokenised.
-        json.dumps(data, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise Fault("unreadable", str(error)) from error
+        found, around = [json.loads(bare)], False
     except (ValueError, RecursionError) as error:
-        raise Fault("refusal" if REFUSAL.search(text) else "invalid", str(error)) from error
+        found, around, problem = list(objects_in(text)), True, error
+    for data in reversed(found):
+        try:
+            # Checked on what the escapes stand for: a lone surrogate cannot be stored or tokenised.
+            json.dumps(data, ensure_ascii=False).encode()
+            value, mended = _typed(data, kind)
+            return Parsed(value, around or mended)
+        except UnicodeEncodeError as error:
+            raise Fault("unreadable", str(error)) from error
+        except ValidationError as error:
+            problem = error
+    refused = around and REFUSAL.search(text)
+    raise Fault("refusal" if refused else "invalid", str(problem)) from problem
+
+
+def objects_in(text: str) -> Iterator[Any]:
+    """The JSON objects in a text, one after the other."""
+    decoder, at = json.JSONDecoder(), text.find("{")
+    for _ in range(MOST_TRIES):
+        if at < 0:
+            return
+        try:
+            found, end = decoder.raw_decode(text, at)
+            yield found
+        except (ValueError, RecursionError):
+            end = at + 1
+        at = text.find("{", end)
+
+
+def _typed(data: Any, kind: type[Kind]) -> tuple[Kind, bool]:
+    """Data as a kind of answer, and whether it had to be mended. Raises ValidationError."""
+    for rounds in range(MOST_ROUNDS):
+        try:
+            return kind.model_validate(data), rounds > 0
+        except ValidationError as error:
+            data = copy.deepcopy(data)
+            if not sum(_mend(data, one) for one in error.errors(include_url=False)):
+                raise
+    return kind.model_validate(data), True
+
+
+def _mend(data: Any, error: Any) -> bool:
+    """Mend, in place, what is plainly meant: a number where a text belongs, more items than are
+    taken, a key of the service's own. Returns whether this is such an error."""
+    if not error["loc"]:
+        return False
+    *path, last = error["loc"]
+    given = error["input"]
     try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise Fault("invalid", str(error)) from error
+        for step in path:
+            data = data[step]
+        if error["type"] == "string_type" and type(given) in (int, float):
+            data[last] = str(given)
+        elif error["type"] == "too_long" and isinstance(given, list):
+            data[last] = data[last][: error["ctx"]["max_length"]]
+        elif error["type"] == "extra_forbidden":
+            del data[last]
+        else:
+            return False
+    except (LookupError, TypeError):  # the place has a name that is not in the data
+        return False
+    return True
 
 
 def explanation(features: list[str]) -> str:

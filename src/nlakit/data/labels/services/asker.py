@@ -13,18 +13,27 @@ from typing import Generic
 from weakref import WeakValueDictionary
 
 from nlakit.config.labels import RequestsConfig
-from nlakit.data.labels.services.answers import Kind, parse, schema
-from nlakit.data.labels.services.faults import AWAY, UNKNOWN, USELESS, Fault, RowFailed, Tokens
+from nlakit.data.labels.services.answers import Kind, Parsed, parse, schema
+from nlakit.data.labels.services.faults import (
+    AWAY,
+    UNKNOWN,
+    USELESS,
+    Fault,
+    RowFailed,
+    Streak,
+    Tokens,
+)
 from nlakit.data.labels.services.ledger import Ledger, Record, request_key
 from nlakit.data.labels.services.limits import Budget, Gate
 from nlakit.data.labels.services.prices import Price
 from nlakit.data.labels.services.prompts import Prompt
-from nlakit.data.labels.services.service import Service
+from nlakit.data.labels.services.service import Reply, Service, plain
 from nlakit.data.labels.services.waits import backoff, nap, quota_back
 from nlakit.errors import ServiceError
 from nlakit.run.progress import say
 
 OVERHEAD_TOKENS = 200  # of roles, separators and a provider's own words around a prompt
+CHARACTERS_PER_TOKEN = 4  # of English prose
 SAID_SECONDS = 20.0
 LATE_SECONDS = 60.0
 LATE_FOR_SECONDS = 900.0
@@ -34,11 +43,13 @@ HOPELESS = 4  # failures in a row
 
 @dataclass(frozen=True)
 class Answered(Generic[Kind]):
-    """A typed answer with its record in the store; sent: requests that the question took."""
+    """A typed answer with its record in the store; sent: requests that the question took;
+    repaired: it was not of the form as it came."""
 
     value: Kind
     record: Record
     sent: int
+    repaired: bool
 
 
 class Asker:
@@ -64,6 +75,8 @@ class Asker:
         self.dead: ServiceError | None = None  # it does not answer: another may take over
         self.wrong: ServiceError | None = None  # it answers that it is asked in the wrong way
         self.failures, self.first_failure, self.last_answer = 0, 0.0, 0.0
+        self.streak = Streak(settings.attempts)
+        self.overhead, self.longest = OVERHEAD_TOKENS, max_tokens  # tokens; see _learn
         self.turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         if self.gate.until > time.time():
             self._say_asleep()
@@ -84,7 +97,9 @@ class Asker:
             record, sent, useless = await self.ledger.look(key)
             if record is not None:
                 with contextlib.suppress(Fault):  # an older nlakit may have let it pass
-                    return Answered(parse(record.answer, kind), record, sent)
+                    parsed = parse(record.answer, kind)
+                    self.streak.end()
+                    return Answered(parsed.value, record, sent, parsed.repaired)
             if len(useless) >= self.settings.attempts:
                 raise RowFailed(useless[-1], sent)  # given up before, and paid for
             first()
@@ -93,9 +108,8 @@ class Asker:
     async def _until_answered(
         self, key: str, prompt: Prompt, kind: type[Kind], form: str, sent: int, useless: int
     ) -> Answered[Kind]:
-        size = len((prompt.instructions + prompt.message + form).encode(errors="replace"))
         # A token is at least a byte.
-        worst = self.price.cost(size + OVERHEAD_TOKENS, self.max_tokens) if self.price else None
+        size = len((prompt.instructions + prompt.message + form).encode(errors="replace"))
         away, began = 0, time.time()
         while True:
             try:
@@ -103,9 +117,10 @@ class Asker:
                     if error := self.dead or self.wrong:
                         raise error
                     sent += 1
-                    value, record = await self._once(key, prompt, kind, worst)
-                return Answered(value, record, sent)
+                    parsed, record = await self._once(key, prompt, kind, size)
+                return Answered(parsed.value, record, sent, parsed.repaired)
             except Fault as fault:
+                self._check_useful(fault, key)
                 if fault.kind == "quota":
                     await self._sleep(fault)
                 elif fault.kind in ("rate_limit", "overloaded"):
@@ -122,20 +137,22 @@ class Asker:
                         raise RowFailed(fault.kind, sent) from fault
 
     async def _once(
-        self, key: str, prompt: Prompt, kind: type[Kind], worst: float | None
-    ) -> tuple[Kind, Record]:
-        """Send one request; whatever becomes of it is written down."""
-        await self.budget.reserve(worst)
-        cost = worst
+        self, key: str, prompt: Prompt, kind: type[Kind], size: int
+    ) -> tuple[Parsed[Kind], Record]:
+        """Send one request of `size` bytes; whatever becomes of it is written down."""
+        cost = worst = await self.budget.reserve(lambda: self._worst(size))
         reply = None
         try:
             number = await self.ledger.sent(key, self.service.name, worst)
             try:
                 reply = await self.service.ask(prompt, kind)
-                value = parse(reply.text, kind)
+                parsed = parse(reply.text, kind)
             except Fault as fault:
-                tokens = reply.tokens if reply else fault.tokens
-                cost = self._cost(tokens, fault.sent, worst)
+                if reply:
+                    fault.tokens, fault.said = reply.tokens, plain(reply.text) or reply.whole
+                tokens = fault.tokens
+                cost = self._cost(tokens, fault.sent, worst, size, reply)
+                self._learn(tokens, size, reply)
                 said = reply.text[:2000].encode(errors="replace").decode() if reply else None
                 await self.ledger.came(number, fault.kind, said, None, tokens, cost)
                 if fault.kind in USELESS:
@@ -146,24 +163,49 @@ class Asker:
                 cost = 0.0 if self.price else None
                 await self.ledger.came(number, "rejected", None, None, UNKNOWN, cost)
                 raise
-            cost = self._cost(reply.tokens, True, worst)
+            cost = self._cost(reply.tokens, True, worst, size, reply)
+            self._learn(reply.tokens, size, reply)
             record = await self.ledger.came(
                 number, "ok", reply.text, reply.model, reply.tokens, cost
             )
         finally:
             await self.budget.settle(worst, cost)
         self._alive()
+        self.streak.end()
         self.gate.answered()
-        return value, record
+        return parsed, record
 
-    def _cost(self, tokens: Tokens, sent: bool, worst: float | None) -> float | None:
-        """What one request cost; the worst where it may have been charged and nobody said."""
+    def _worst(self, size: int) -> float | None:
+        """The most that a request of `size` bytes is known to cost; None: unknown price."""
         if self.price is None:
+            return None
+        return self.price.cost(size + self.overhead, self.longest)
+
+    def _learn(self, tokens: Tokens, size: int, reply: Reply | None) -> None:
+        """Reserve more from now on, if a service counts more than was reserved: it has a prompt of
+        its own, or takes no notice of the limit that it was given."""
+        written = _written(tokens, reply)
+        self.overhead = max(self.overhead, (tokens[0] or 0) - size)
+        if written <= self.longest:
+            return
+        if self.longest == self.max_tokens:
+            say(
+                f"{self.service.name} wrote {written} tokens where {self.max_tokens} were allowed: "
+                "it may not read the limit (token_limit_field). What it writes is paid for; from "
+                "now on that much is reserved"
+            )
+        self.longest = written
+
+    def _cost(
+        self, tokens: Tokens, sent: bool, worst: float | None, size: int, reply: Reply | None
+    ) -> float | None:
+        """What one request cost; the worst where it may have been charged and nobody said."""
+        if self.price is None or worst is None:
             return None
         if not sent:
             return 0.0
         if tokens[0] is None or tokens[1] is None:
-            return worst
+            return max(worst, self.price.cost(size, _written(tokens, reply)))
         return self.price.cost(tokens[0], tokens[1])
 
     def _alive(self) -> None:
@@ -177,6 +219,19 @@ class Asker:
             self.failures = 0  # who says no is there
         else:
             self._check_alive(fault)
+
+    def _check_useful(self, fault: Fault, row: str) -> None:
+        """Give a service up that answers row after row in the same useless way."""
+        if not self.streak.is_hopeless(fault, row):
+            return
+        times, rows = self.streak.count, len(self.streak.rows)
+        self.dead = ServiceError(
+            f"{self.service.name} gives no answer that can be used: {fault.kind}, {times} times in "
+            f"a row, over {rows} rows",
+            found=fault.said or plain(fault.detail),
+            do="check its model, address, options and prompt; then run again, every answer is kept",
+        )
+        raise self.dead from fault
 
     def _check_alive(self, fault: Fault) -> None:
         """Give a service up that nobody reaches, or that is silent for `patience` seconds."""
@@ -221,3 +276,11 @@ class Asker:
             f"{self.service.name}: the quota is used up; asleep until {until:%Y-%m-%d %H:%M:%S} UTC"
             f" ({seconds:.0f} s). Every answer is kept; stopping now loses nothing"
         )
+
+
+def _written(tokens: Tokens, reply: Reply | None) -> int:
+    """Tokens of an answer; by its length where the service counts nothing, which may have taken no
+    notice of the limit either."""
+    if tokens[1] is not None:
+        return tokens[1]
+    return len(reply.text) // CHARACTERS_PER_TOKEN if reply else 0

@@ -54,6 +54,7 @@ class _Trail:
     tokens_out: int | None = 0
     cost: float | None = 0.0
     attempts: int = 0
+    repaired: int = 0
     labelled_at: str | None = None
 
     def add(self, answered: Answered[Any]) -> None:
@@ -62,6 +63,7 @@ class _Trail:
         self.tokens_out = _sum(self.tokens_out, record.tokens_out)
         self.cost = _sum(self.cost, record.cost)
         self.attempts += answered.sent
+        self.repaired += answered.repaired
         self.labelled_at = record.answered_at
 
 
@@ -241,6 +243,7 @@ class ServiceLabeler:
             tokens_out=trail.tokens_out,
             cost=trail.cost,
             attempts=trail.attempts,
+            repaired=trail.repaired,
         )
 
     def note(self) -> str:

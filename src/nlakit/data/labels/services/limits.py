@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from nlakit.data.labels.services.ledger import Spent
@@ -95,11 +95,13 @@ class Budget:
             raise self._reached("max_rows", f"{self.rows} rows in this sitting")
         self.rows += 1
 
-    async def reserve(self, worst: float | None) -> None:
-        """Take the worst cost of one request out of what is left. Raises LimitReached once not
-        even the end of those in flight can make room, Stopped."""
+    async def reserve(self, worst_now: Callable[[], float | None]) -> float | None:
+        """Take the worst cost of one request out of what is left, as it is known once there is
+        room, and return it. Raises LimitReached once not even the end of those in flight can make
+        room, Stopped."""
         async with self.changed:
             while True:
+                worst = worst_now()
                 if self.stop.is_set():
                     raise Stopped
                 if self.max_requests is not None and self.requests >= self.max_requests:
@@ -116,6 +118,7 @@ class Budget:
             self.requests += 1
             self.in_flight += 1
             self.reserved += worst or 0.0
+        return worst
 
     async def settle(self, worst: float | None, cost: float | None) -> None:
         """Put the true cost in the place of the reserved one."""

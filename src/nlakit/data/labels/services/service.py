@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -14,13 +13,12 @@ from pydantic import BaseModel
 
 from nlakit.config.labels import ServiceConfig
 from nlakit.data.labels.services.answers import schema
+from nlakit.data.labels.services.client import TOO_LARGE, bodies, client, mapping
 from nlakit.data.labels.services.faults import UNKNOWN, Fault, Tokens
 from nlakit.data.labels.services.prompts import Prompt
 from nlakit.data.labels.services.waits import asked_to_wait
 from nlakit.errors import ConfigError, ServiceError
 
-MOST_BYTES = 4 << 20  # of one response; an answer of 600 tokens takes a thousandth
-TOO_LARGE = f"the response is longer than {MOST_BYTES} bytes"
 MOST_TOKENS = 10**9  # a server that says more has not counted
 QUOTA_SECONDS = 600.0  # a service that asks to wait longer is out of quota
 KEYS = {
@@ -33,11 +31,12 @@ DAILY = re.compile(r"per.?day|daily|\b[RT]PD\b|PerDay", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Reply:
-    """What a service answered."""
+    """What a service answered. whole: the response around an empty text, for who must see why."""
 
     text: str
     model: str | None
     tokens: Tokens
+    whole: str = ""
 
 
 class Service(Protocol):
@@ -71,7 +70,7 @@ class ModelService:
         if model is None:
             check_installed(config)
             self.secret = key_of(config)
-            self.client = _client(timeout, connections)
+            self.client = client(timeout, connections)
             model = build_model(config, self.secret, self.client)
         self.model = model
         self.settings: dict[str, Any] = {
@@ -89,6 +88,8 @@ class ModelService:
 
         request = ModelRequest.user_text_prompt(prompt.message, instructions=prompt.instructions)
         settings: Any = self.settings
+        heard: list[bytes] = []
+        bodies.set(heard)
         try:
             # The client's own limit is for each read: a server that drips would never end.
             async with asyncio.timeout(self.timeout):
@@ -98,11 +99,11 @@ class ModelService:
                     model_settings=settings,
                     model_request_parameters=self._parameters(kind),
                 )
-            return _reply(answer)
+            return self._reply(answer, heard)
         except TimeoutError as error:
             raise Fault("timeout", f"no answer in {self.timeout:.0f} s") from error
         except AgentRunError as error:
-            raise translated(error, self.name, self.secret) from error
+            raise self._as_sent(translated(error, self.name, self.secret), heard) from error
         except UserError as error:
             raise ServiceError(
                 f"{self.name} does not take these settings", found=plain(str(error), self.secret)
@@ -112,7 +113,18 @@ class ModelService:
                 raise  # RuntimeError: requests are blocked, or the client is closed
             # An SDK that meets a body it did not expect fails in its own ways.
             said = plain(f"{type(error).__name__}: {error}", self.secret)
-            raise Fault("protocol", said) from error
+            raise self._as_sent(Fault("protocol", said), heard) from error
+
+    def _as_sent(self, error: Exception, heard: list[bytes]) -> Exception:
+        """The error with what was heard. A whole JSON object that holds no answer is a useless
+        answer; the service is there, and waiting does not help."""
+        if not isinstance(error, Fault) or error.kind != "protocol" or not heard:
+            return error
+        kind = "invalid" if mapping(heard[-1]) is not None else "protocol"
+        return Fault(kind, error.detail, said=self._shown(heard))
+
+    def _shown(self, heard: list[bytes]) -> str:
+        return plain(heard[-1].decode(errors="replace"), self.secret) if heard else ""
 
     def _parameters(self, kind: type[BaseModel]) -> Any:
         from pydantic_ai.models import ModelRequestParameters
@@ -131,27 +143,27 @@ class ModelService:
             output_mode="tool", output_tools=[tool], allow_text_output=False
         )
 
+    def _reply(self, answer: Any, heard: list[bytes]) -> Reply:
+        from pydantic_ai.messages import TextPart, ToolCallPart
+
+        usage = answer.usage
+        counts = (usage.input_tokens, usage.output_tokens)
+        known = any(counts) and all(0 <= count < MOST_TOKENS for count in counts)
+        tokens = counts if known else UNKNOWN
+        calls = [part.args_as_json_str() for part in answer.parts if isinstance(part, ToolCallPart)]
+        texts = [part.content for part in answer.parts if isinstance(part, TextPart)]
+        text = calls[0] if calls else "".join(texts)
+        if answer.finish_reason == "content_filter" or "refusal" in (answer.provider_details or {}):
+            raise Fault("refusal", text[:200], tokens=tokens, said=plain(text))
+        if answer.finish_reason == "length":
+            cut = f"longer than max_tokens: {text[-80:]!r}"
+            raise Fault("cut_off", cut, tokens=tokens, said=plain(text))
+        model = (answer.model_name or "").encode(errors="replace").decode()
+        return Reply(text, model or None, tokens, "" if text.strip() else self._shown(heard))
+
     async def close(self) -> None:
         if self.client is not None:
             await self.client.aclose()
-
-
-def _reply(answer: Any) -> Reply:
-    from pydantic_ai.messages import TextPart, ToolCallPart
-
-    usage = answer.usage
-    counts = (usage.input_tokens, usage.output_tokens)
-    known = any(counts) and all(0 <= count < MOST_TOKENS for count in counts)
-    tokens = counts if known else UNKNOWN
-    calls = [part.args_as_json_str() for part in answer.parts if isinstance(part, ToolCallPart)]
-    texts = [part.content for part in answer.parts if isinstance(part, TextPart)]
-    text = calls[0] if calls else "".join(texts)
-    if answer.finish_reason == "content_filter" or "refusal" in (answer.provider_details or {}):
-        raise Fault("refusal", text[:200], tokens=tokens)
-    if answer.finish_reason == "length":
-        raise Fault("cut_off", f"longer than max_tokens: {text[-80:]!r}", tokens=tokens)
-    model = (answer.model_name or "").encode(errors="replace").decode()
-    return Reply(text, model or None, tokens)
 
 
 def check_installed(config: ServiceConfig) -> None:
@@ -188,17 +200,26 @@ def build_model(config: ServiceConfig, key: str, client: Any) -> Any:
 
     if config.kind == "openai":
         own = OpenAIProvider(api_key=key, base_url=config.base_url, http_client=client)
-        return OpenAIChatModel(config.model, provider=own)
+        return OpenAIChatModel(config.model, provider=own, profile=limit_field(config))
     assert config.base_url is not None, "checked in the configuration"
+    profile: Any = {"supports_json_schema_output": True, **limit_field(config)}
     server = OpenAICompatibleProvider(
         "compatible",
         base_url=config.base_url,
         api_key=key or "none",
         http_client=client,
         # What a vendor's own API cannot do, its model behind vLLM or OpenRouter may.
-        profile={"supports_json_schema_output": True},
+        profile=profile,
     )
     return OpenAIChatModel(config.model or "default", provider=server)
+
+
+def limit_field(config: ServiceConfig) -> Any:
+    """Under which name the longest answer is asked for: OpenAI has renamed it, and most servers
+    that speak its API read the first name alone."""
+    usual = "max_completion_tokens" if config.kind == "openai" else "max_tokens"
+    renamed = (config.token_limit_field or usual) == "max_completion_tokens"
+    return {"openai_chat_supports_max_completion_tokens": renamed}
 
 
 def key_of(config: ServiceConfig) -> str:
@@ -224,35 +245,6 @@ def key_of(config: ServiceConfig) -> str:
             do=f"set {names[0]} to the key alone",
         )
     return key
-
-
-def _client(timeout: float, connections: int) -> Any:
-    import httpx2
-
-    class Capped(httpx2.AsyncByteStream):
-        def __init__(self, inner: Any) -> None:
-            self.inner = inner
-
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            size = 0
-            async for piece in self.inner:
-                size += len(piece)
-                if size > MOST_BYTES:
-                    raise httpx2.ReadError(TOO_LARGE)
-                yield piece
-
-        async def aclose(self) -> None:
-            await self.inner.aclose()
-
-    async def cap(response: Any) -> None:
-        response.stream = Capped(response.stream)
-
-    # A hook and not a transport: with one of our own the client would ignore HTTPS_PROXY.
-    return httpx2.AsyncClient(
-        event_hooks={"response": [cap]},
-        limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-        timeout=timeout,
-    )
 
 
 def translated(error: Exception, name: str, secret: str = "") -> Exception:

@@ -20,9 +20,10 @@ from pydantic import BaseModel
 
 from nlakit.config.labels import ServiceConfig
 from nlakit.data.labels.services.answers import schema
+from nlakit.data.labels.services.client import MOST_BYTES
 from nlakit.data.labels.services.faults import UNKNOWN, Fault, Tokens
 from nlakit.data.labels.services.prompts import Prompt
-from nlakit.data.labels.services.service import DAILY, MOST_BYTES, Reply, plain
+from nlakit.data.labels.services.service import DAILY, Reply, plain
 from nlakit.errors import ConfigError, ServiceError
 
 # What follows the program where the configuration names the program alone.

@@ -1,0 +1,81 @@
+"""How an AV of others takes the vector in: what its files say, or what the user states of them.
+
+A wrong way in gives fluent texts about nothing, so none is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from nlakit.core.contract import UNKNOWN_INJECTION, Contract
+from nlakit.errors import ConfigError, ContractError
+
+REFERENCE = "reference"
+OTHER = "AVs that add behind block 1 (norm-matched add: EasyNLA, nanoNLA) are not readable yet"
+# Keys of others for another way in than the reference's, which has no word for it.
+LAYOUT = re.compile(
+    r"inject(?:ion)?(?:_(?:block|hook|kind|layer|layout|method|mode|op|site|style|type|where)s?)?",
+    re.IGNORECASE,
+)
+
+
+def settle_injection(
+    contract: Contract, role: str, folder: Path, stated: str | None, ours: bool
+) -> None:
+    """Record in a half's contract where its injection scale comes from, and how the vector is put
+    in. stated: `reference`, where the user says that it replaces the marker's embedding. An AR
+    injects nothing: what its sidecar leaves out stays unsaid.
+
+    Raises ContractError for an AV whose files leave it open, ConfigError for another word.
+    """
+    if stated not in (None, REFERENCE):
+        raise ConfigError(
+            "unknown --injection",
+            found=stated,
+            do=f"{REFERENCE}: the vector replaces the marker's embedding; {OTHER}",
+        )
+    record, left_open = contract.nlakit, unsaid(contract)
+    if left_open is None:
+        if not ours and record.injection_source is None:
+            given = "injection_scale" in contract.extraction.model_fields_set
+            record.injection_source = (
+                "the sidecar" if given else "left out of a model's sidecar: sqrt_d_model"
+            )
+        return
+    if role != "av":
+        record.injection_source = UNKNOWN_INJECTION
+        return
+    if stated is None:
+        raise ContractError(
+            f"the files in {folder} leave open how this AV takes the vector in",
+            found=left_open,
+            do=f"--injection {REFERENCE}, if you know that the vector replaces the marker's "
+            f"embedding, at norm √d where no scale is named; {OTHER}; the AR alone can be used",
+        )
+    record.injection_source = f"--injection {REFERENCE}; the files say: {left_open}"
+
+
+def unsaid(contract: Contract) -> str | None:
+    """What in a sidecar leaves open how the vector is put in; None if nothing does.
+
+    A model's sidecar without a scale means √d. A data set's says nothing of the models that were
+    trained on it, and null there is no scale either: it stands beside AVs that add.
+    """
+    if contract.nlakit.injection_source == UNKNOWN_INJECTION:
+        return "the sidecar of the half that it was imported from named no injection scale"
+    if named := sorted(_layouts(contract)):
+        return f"{', '.join(named)}, which the reference does not have"
+    scale = contract.extraction.injection_scale
+    given = "injection_scale" in contract.extraction.model_fields_set and scale is not None
+    if contract.kind == "nla_dataset" and not given:
+        return "nla_meta.yaml is a data set's (kind: nla_dataset) and names no injection scale"
+    return None
+
+
+def _layouts(contract: Contract) -> Iterator[str]:
+    for part in (contract, contract.extraction, contract.tokens):
+        for name, value in (part.model_extra or {}).items():
+            if LAYOUT.fullmatch(name) and value not in (None, "", False, REFERENCE):
+                yield f"{name}: {value}"
