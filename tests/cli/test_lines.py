@@ -25,7 +25,7 @@ def test_commands_that_are_advised_can_be_pasted(
     monkeypatch.setattr("nlakit.run.stop.stop", lambda rundir: 2)
     said = CliRunner().invoke(main.app, ["stop", str(folder)]).stdout
     assert shlex.split(said)[-3:] == ["nlakit", "run", str(folder)]
-    monkeypatch.setattr("nlakit.models.loading.find_halves", lambda target: {"av": target})
+    monkeypatch.setattr("nlakit.models.foreign.folders.find_halves", lambda target: {"av": target})
     words = shlex.split(how_to_use(folder, ["av/nla_meta.yaml"]))
     assert words == ["nlakit", "explain", str(folder), "some text"]
 
