@@ -27,7 +27,11 @@ QUESTIONS = {
 
 
 def audit(
-    file: Annotated[Path, typer.Argument(metavar="ROWS", help=".jsonl, .csv or .parquet")],
+    file: Annotated[Path, typer.Argument(metavar="ROWS", help=".jsonl, .json, .csv or .parquet")],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=NAME", help="what a column is called here; repeatable"),
+    ] = None,
     save: Annotated[
         Path | None, typer.Option("--save", help="a .json file, or a folder for results.json")
     ] = None,
@@ -40,22 +44,25 @@ def audit(
 
     Any of these columns will do: explanation, cosine, mse, or activation_vector with
     reconstruction; each further one (doc_id, row_id, variant, source_text, label, split, fve, ...)
-    allows more. What could not be said is listed with the column it needs.
+    allows more. What could not be said is listed with the column it needs. Names that cannot be
+    mistaken are known; --column explanation=text says what another name means, --column label=
+    leaves a column out. Answers of Neuronpedia (results with description, token, mse and
+    cosine_similarity) are read as they are.
     """
     from nlakit.evaluate.audit.audit import GATE
     from nlakit.evaluate.audit.audit import audit as audited
-    from nlakit.evaluate.audit.table import read_audit_table
+    from nlakit.evaluate.audit.table import parse_columns, read_audit_table
     from nlakit.files.places import check_file, check_folder
     from nlakit.files.text import as_json
     from nlakit.run.folder import atomic_write
 
-    target = save
+    chosen, target = parse_columns(column or []), save
     if save is not None and save.suffix.lower() != ".json":
         check_folder(save)
         target = save / "results.json"
     if target is not None:
         check_file(target, [".json"])
-    results = audited(read_audit_table(file))
+    results = audited(read_audit_table(file, chosen))
     _show(results)
     if target is not None:
         atomic_write(target, as_json(results, indent=1) + "\n")
@@ -66,8 +73,12 @@ def audit(
 
 def _show(results: Mapping[str, Any]) -> None:
     rows, found = results["rows"], results["provenance"]
+    named = [f"{own} as {name}" for name, own in found["columns"].items() if own != name]
     _say([f"{found['file']}: {rows['judged']} rows judged of {rows['table']}, "
           f"{rows['documents']} documents"])  # fmt: skip
+    if named or found["ignored"]:
+        _say([f"read: {', '.join(named) or 'each column by its own name'}"
+              f"; not read: {', '.join(found['ignored']) or 'none'}"])  # fmt: skip
     for one in results["warnings"]:
         console.print(f"[bold red]{one['code']}[/bold red]: ", end="")
         _say([one["message"]])

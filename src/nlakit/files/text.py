@@ -99,23 +99,34 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """As `read_jsonl`, for a file that is a JSON array of objects, or JSON lines by another name.
+    """As `read_jsonl`, for a file that is a JSON array of objects, one object over several lines,
+    or JSON lines by another name.
 
     An array is held in memory as a whole.
     """
-    first = next((line for line in decoded_lines(path) if line.strip()), "")
-    if not first.lstrip().startswith("["):
+    first = next((line for line in decoded_lines(path) if line.strip()), "").strip()
+    # One object over several lines: its first line is none by itself.
+    whole = first.startswith("[") or (ending(path) == ".json" and not _is_json(first))
+    if not whole:
         yield from read_jsonl(path)
         return
     try:
         items = json.loads("".join(decoded_lines(path)))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON", found=str(error), do="mend the file") from error
-    for number, item in enumerate(items, start=1):
+    for number, item in enumerate(items if isinstance(items, list) else [items], start=1):
         if not isinstance(item, dict):
             what = f"{path} item {number} is not a JSON object"
             raise DataError(what, found=type(item).__name__)
         yield f"{path} item {number}", item
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def holds_rows(path: Path) -> bool:

@@ -12,22 +12,25 @@ import pyarrow as pa
 import pyarrow.csv as pc
 from numpy.typing import NDArray
 
-from nlakit.errors import DataError, first_line
+from nlakit.errors import ConfigError, DataError, first_line
 from nlakit.files.parquet import matrix, read_table
-from nlakit.files.text import decoded_lines, ending, read_jsonl
+from nlakit.files.places import quoted
+from nlakit.files.text import decoded_lines, ending, read_json
 from nlakit.run.folder import file_sha256
 
 Kind = Literal["text", "name", "number", "vector"]
 
-# Column → what it holds and the other names it goes by, the likeliest first. Names are compared in
-# lower case, with spaces and hyphens as underscores.
+# Column → what it holds and the other names it goes by. Names are compared in lower case, with
+# spaces and hyphens as underscores. `text`, `response` and `source` are none of them: each is the
+# explanation in one table, what was read in another, and the name of a data set in a third.
 COLUMNS: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "explanation": (
-        "text", ("api_explanation", "av_text", "av_output", "description", "response", "text"),
+        "text",
+        ("api_explanation", "av_text", "av_output", "nla_output", "nla_explanation", "description"),
     ),
     "doc_id": ("name", ("document_id", "document", "doc")),
     "row_id": ("name", ("id", "row", "index", "idx")),
-    "source_text": ("text", ("detokenized_text_truncated", "source", "context", "passage")),
+    "source_text": ("text", ("detokenized_text_truncated", "context", "passage")),
     "source_family": ("name", ("family", "domain", "genre")),
     "label": ("text", ("teacher_label", "reference", "gold")),
     "labeler_model": ("name", ("labeler", "labeller_model", "label_model")),
@@ -70,12 +73,32 @@ class AuditTable:
         return self.columns[name]
 
 
-def read_audit_table(path: Path) -> AuditTable:
-    """Read a table of a .jsonl, .ndjson, .csv or .parquet file.
+def parse_columns(given: Sequence[str]) -> dict[str, str]:
+    """Column → its name in the file, "" for one that is to be left out, of `column=name` each.
 
-    Raises DataError if the file is missing, empty, broken or not UTF-8, if a column holds what it
-    should not, or if there is neither a text, nor a score, nor a pair of vectors.
+    Raises ConfigError for what has another form, no column of this name, or one that comes twice.
     """
+    chosen: dict[str, str] = {}
+    for one in given:
+        column, equals, name = one.partition("=")
+        if not equals or column not in COLUMNS or column in chosen:
+            raise ConfigError(
+                f"--column {one} " + ("comes twice" if column in chosen else "names no column"),
+                do=f"COLUMN=NAME, COLUMN one of {', '.join(COLUMNS)}, NAME as in the file",
+            )
+        chosen[column] = name
+    return chosen
+
+
+def read_audit_table(path: Path, chosen: Mapping[str, str] | None = None) -> AuditTable:
+    """Read a table of a .jsonl, .ndjson, .json, .csv or .parquet file. chosen: column → its name
+    in the file, where that cannot be guessed; "" leaves a column out.
+
+    Raises DataError if the file is missing, empty, broken or not UTF-8, has no column of a chosen
+    name or several that may be meant, if a column holds what it should not, or if there is neither
+    a text, nor a score, nor a pair of vectors.
+    """
+    chosen = chosen or {}
     reader = READERS.get(ending(path))
     if not path.is_file():
         raise DataError(f"there is no file {path}", found=f"working folder {Path.cwd()}")
@@ -84,14 +107,14 @@ def read_audit_table(path: Path) -> AuditTable:
                         do=f"endings: {', '.join(READERS)}")  # fmt: skip
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty", found="0 bytes")
-    raw = reader(path)
-    read_as = match_columns(list(raw))
+    raw = reader(path, chosen)
+    read_as = match_columns(list(raw), chosen)
     if not (set(ENOUGH) & set(read_as) or {"activation_vector", "reconstruction"} <= set(read_as)):
         raise DataError(
             f"{path} has no column that can be audited",
             found=f"columns {_shown(list(raw))}",
-            do="name at least one column explanation, cosine or mse, or two of them "
-            "activation_vector and reconstruction; a CSV has the names in its first line",
+            do="say which one it is, as --column explanation=NAME: explanation, cosine or mse, or "
+            "both activation_vector and reconstruction; a CSV has the names in its first line",
         )
     rows = len(next(iter(raw.values())))
     if not rows:
@@ -102,16 +125,40 @@ def read_audit_table(path: Path) -> AuditTable:
     return AuditTable(path, file_sha256(path), rows, columns, read_as, ignored, notes)
 
 
-def match_columns(names: Sequence[str]) -> dict[str, str]:
-    """Column → its name in the file. Of several names for one column the own name is taken, then
-    the first alias; a name serves one column."""
-    plain = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in names}
-    found = {}
+def match_columns(names: Sequence[str], chosen: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Column → its name in the file: the chosen one, else the column's own, else the one alias that
+    is there; a name serves one column.
+
+    Raises DataError for a chosen name that is not there, and for two aliases of one column.
+    """
+    chosen = chosen or {}
+    for column, name in chosen.items():
+        if name and name not in names:
+            raise DataError(
+                f"there is no column {name!r} for {column}", found=f"columns {_shown(names)}"
+            )
+    free = [name for name in names if name not in chosen.values()]
+    found = {column: name for column, name in chosen.items() if name}
     for column, (_, aliases) in COLUMNS.items():
-        known = [plain[alias] for alias in (column, *aliases) if alias in plain]
-        if known:
-            found[column] = known[0]
+        if column in chosen:
+            continue
+        known = [name for name in free if _plain(name) in (column, *aliases)]
+        own = [name for name in known if _plain(name) == column]
+        best = [column] if column in own else own or known
+        if len(best) > 1:
+            raise DataError(
+                f"several columns may be {column}",
+                found=", ".join(best),
+                do=f"say which: --column {quoted(f'{column}={best[0]}')}, or --column {column}="
+                " for none",
+            )
+        if best:
+            found[column] = best[0]
     return found
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -160,7 +207,7 @@ def _texts(own: str, found: pa.ChunkedArray) -> list[str]:
         raise DataError(
             f"column {own!r} must hold texts",
             found=f"{found.type} values, the first {found.drop_null()[:1].to_pylist()}",
-            do=f"rename this column, or quote its texts; the table goes by {_shown(list(COLUMNS))}",
+            do="say which column is which by --column COLUMN=NAME, or quote its texts",
         )
     return ["" if value is None else value for value in found.to_pylist()]
 
@@ -196,21 +243,32 @@ def _vectors(own: str, found: pa.ChunkedArray) -> NDArray[np.float32]:
     return made
 
 
-def _read_jsonl(path: Path) -> dict[str, Any]:
+def _read_records(path: Path, chosen: Mapping[str, str]) -> dict[str, Any]:
     """Line by line: Arrow's own reader names no line and refuses a key that changes its kind."""
     records: list[Mapping[str, Any]] = []
     names: dict[str, None] = {}
-    for where, record in read_jsonl(path):
-        names |= dict.fromkeys(record)
-        records.append({name: _packed(where, name, value) for name, value in record.items()})
+    for number, (where, read) in enumerate(read_json(path), start=1):
+        for record in _answered(read, number):
+            names |= dict.fromkeys(record)
+            records.append({name: _packed(where, name, v, chosen) for name, v in record.items()})
     if not records:
-        raise DataError(f"{path} has no rows", found="only empty lines")
+        raise DataError(f"{path} has no rows", found="only empty lines, or answers of no results")
     return {name: [record.get(name) for record in records] for name in names}
 
 
-def _packed(where: str, name: str, value: Any) -> Any:
+def _answered(record: dict[str, Any], number: int) -> list[dict[str, Any]]:
+    """The rows of a record: itself, or, of an answer of Neuronpedia about one text, its `results`
+    (description, token, mse, cosine_similarity), which are of one document."""
+    results = record.get("results")
+    if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
+        return [record]
+    about = {name: value for name, value in record.items() if not isinstance(value, list | dict)}
+    return [{"doc_id": f"answer {number}"} | about | one for one in results]
+
+
+def _packed(where: str, name: str, value: Any, chosen: Mapping[str, str]) -> Any:
     """A list of a vector column as float32, an eighth of its size in Python."""
-    if not isinstance(value, list) or name not in match_vectors((name,)):
+    if not isinstance(value, list) or not _is_vector(name, chosen):
         return value
     wrong = {type(one).__name__ for one in value if isinstance(one, str | bool)}
     try:
@@ -221,12 +279,14 @@ def _packed(where: str, name: str, value: Any) -> Any:
         raise DataError(f"{where}: {name} is no list of numbers", found=str(error)) from error
 
 
-def match_vectors(names: Sequence[str]) -> list[str]:
-    """Those of the names under which vectors are read."""
-    return [own for column, own in match_columns(names).items() if COLUMNS[column][0] == "vector"]
+def _is_vector(name: str, chosen: Mapping[str, str]) -> bool:
+    """Whether vectors are read under this name."""
+    named = {column for column, own in chosen.items() if own == name}
+    guessed = set(match_columns((name,))) - set(chosen)
+    return any(COLUMNS[column][0] == "vector" for column in named or guessed)
 
 
-def _read_csv(path: Path) -> dict[str, Any]:
+def _read_csv(path: Path, _: Mapping[str, str]) -> dict[str, Any]:
     for _ in decoded_lines(path):
         pass
     try:
@@ -240,7 +300,7 @@ def _read_csv(path: Path) -> dict[str, Any]:
     return _columns(path, table)
 
 
-def _read_parquet(path: Path) -> dict[str, Any]:
+def _read_parquet(path: Path, _: Mapping[str, str]) -> dict[str, Any]:
     return _columns(path, read_table(path))
 
 
@@ -250,9 +310,10 @@ def _columns(path: Path, table: pa.Table) -> dict[str, Any]:
     return {name: table[name] for name in table.column_names}
 
 
-READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    ".jsonl": _read_jsonl,
-    ".ndjson": _read_jsonl,
+READERS: dict[str, Callable[[Path, Mapping[str, str]], dict[str, Any]]] = {
+    ".jsonl": _read_records,
+    ".ndjson": _read_records,
+    ".json": _read_records,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }
