@@ -287,7 +287,7 @@ def _is_vector(name: str, chosen: Mapping[str, str]) -> bool:
 
 
 def _read_csv(path: Path, _: Mapping[str, str]) -> dict[str, Any]:
-    for _ in decoded_lines(path):
+    for _line in decoded_lines(path):
         pass
     try:
         table = pc.read_csv(path, parse_options=pc.ParseOptions(newlines_in_values=True))
