@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nlakit.config.load import parse_config
 from nlakit.core.prompts import encode
 from nlakit.data.activations import Reader, draw_positions, prepare, read_chunk
-from nlakit.errors import DataError
+from nlakit.errors import DataError, ModelError
 from nlakit.files.parquet import matrix
 from nlakit.models.subject import blocks_of, decoder_of
 
@@ -102,6 +102,14 @@ def test_not_finite_activations_are_an_error(toy_subject: Any) -> None:
         blocks_of(decoder_of(subject.model))[0].mlp.down_proj.weight.fill_(float("inf"))
     with pytest.raises(DataError, match="not finite"):
         Reader(subject, [1], 0).read([[2, 30, 40, 50]], [[2]])
+
+
+def test_more_tokens_than_the_subject_knows_are_an_error(toy_subject: Any) -> None:
+    subject = toy_subject()
+    known = subject.model.get_input_embeddings().num_embeddings
+    Reader(subject, [1], known)
+    with pytest.raises(ModelError, match=f"{known + 1} of {known}"):
+        Reader(subject, [1], known + 1)
 
 
 def test_vector_columns(tmp_path: Any) -> None:

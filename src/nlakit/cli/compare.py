@@ -30,7 +30,7 @@ def compare(
         bool, typer.Option("--trajectory", help="the steps of one run's training instead")
     ] = False,
     permutations: Annotated[int, typer.Option(min=1, help="sign flips for p")] = 10_000,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     sets: Sets = None,
 ) -> None:
     """Compare the first evaluation with each other one, paired by row where the rows are the same;

@@ -30,7 +30,7 @@ def layers(
     rows: Annotated[int, typer.Option(min=16, help="held-out rows an AR is scored on")] = 128,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, mps")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32")] = "auto",
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="folder; runs/layers-MODEL unless given")] = None,
     redo: Annotated[
         list[str] | None, typer.Option(metavar="STAGE", help="replace a stage's result")

@@ -6,9 +6,16 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+# Bounds on both sides of every number: what no run can use is refused when it is read, and not by
+# a later stage. Two bounds leave out NaN and infinity as well.
+MOST = 2**31 - 1  # a count or a position is an int32 in tables
+LARGEST = 1e9  # of measures without a natural end
+Positive = Annotated[int, Field(gt=0, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0, le=LARGEST)]
+Measure = Annotated[float, Field(gt=0.0, le=LARGEST)]
+Temperature = Annotated[float, Field(gt=0.0, le=100.0)]
 
 
 class Section(BaseModel):

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from nlakit.config.base import Count, Positive, Section, Share
+from nlakit.config.base import Count, Measure, Positive, Section, Share, Weight
 from nlakit.core.text.lint import Limits
 
 
@@ -31,7 +31,9 @@ class ServiceConfig(Section):
     command: tuple[str, ...] = Field(
         default=(), description="the tool and its options; the prompt goes to its standard input"
     )
-    temperature: float | None = Field(default=None, ge=0, description="the service's own if null")
+    temperature: float | None = Field(
+        default=None, ge=0, le=100, description="the service's own if null"
+    )
     max_tokens: Positive = Field(default=600, description="longest answer")
     token_limit_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
         default=None,
@@ -143,16 +145,16 @@ class RequestsConfig(Section):
         description="every answer ever paid for; answers.sqlite beside the run folder if null",
     )
     prices: str | None = Field(default=None, description="a price table of your own")
-    max_cost: float | None = Field(
-        default=None, ge=0, description="US dollars that this run may spend, restarts included"
+    max_cost: Weight | None = Field(
+        default=None, description="US dollars that this run may spend, restarts included"
     )
     max_requests: Count | None = Field(default=None, description="requests, restarts included")
     max_rows: Positive | None = Field(default=None, description="rows labelled in one sitting")
-    concurrency: Positive = Field(default=16, description="requests in flight at most")
+    concurrency: int = Field(default=16, gt=0, le=10_000, description="requests in flight at most")
     attempts: Positive = Field(default=6, description="useless answers until a row is given up")
-    timeout: float = Field(default=120.0, gt=0, description="seconds a request may take")
-    patience: float = Field(
-        default=120.0, gt=0, description="seconds without any answer until a service counts as dead"
+    timeout: Measure = Field(default=120.0, description="seconds a request may take")
+    patience: Measure = Field(
+        default=120.0, description="seconds without any answer until a service counts as dead"
     )
     wait_for_quota: bool = Field(
         default=True, description="sleep until a daily quota is back; else stop"

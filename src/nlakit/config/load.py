@@ -112,8 +112,8 @@ def _setting(data: Any, loc: Sequence[int | str]) -> str:
     for part in loc:
         if isinstance(data, dict):
             data = data.get(part)
-        elif isinstance(data, list):
-            data = data[part] if isinstance(part, int) and part < len(data) else None
+        elif isinstance(data, list) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
         else:
             break
         names.append(str(part))

@@ -6,7 +6,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from nlakit.config.base import Count, Positive, Section, Share
+from nlakit.config.base import (
+    Count,
+    Measure,
+    Positive,
+    Section,
+    Share,
+    Temperature,
+    Weight,
+)
 from nlakit.config.labels import LabelsConfig, RequestsConfig, ServiceConfig
 
 
@@ -58,9 +66,7 @@ class SourceConfig(Section):
         default=None, description="source_family of all documents of the source"
     )
     family_column: str | None = None
-    weight: float = Field(
-        default=1.0, gt=0, description="share in the mix, relative to other sources"
-    )
+    weight: Measure = Field(default=1.0, description="share in the mix, relative to other sources")
     limit: Positive | None = Field(
         default=None, description="documents read from this source at most"
     )
@@ -99,6 +105,12 @@ class SplitConfig(Section):
     rl: Share = 0.08
     test: Share = 0.12
 
+    @model_validator(mode="after")
+    def _some(self) -> SplitConfig:
+        if not self.av + self.ar + self.rl + self.test > 0:
+            raise ValueError("the shares of the split sum to zero: give at least one part a share")
+        return self
+
 
 class TablesConfig(Section):
     source: str | None = Field(
@@ -116,7 +128,7 @@ class Phase(Section):
     """A stretch of training with one learning-rate schedule."""
 
     steps: Positive
-    lr: float = Field(gt=0, allow_inf_nan=False)
+    lr: float = Field(gt=0, le=1.0)
     schedule: Literal["cosine", "constant", "linear"] = "cosine"
     warmup: Count = 10
     end_factor: Share = Field(default=0.1, description="learning rate at the end, as a share of lr")
@@ -124,7 +136,7 @@ class Phase(Section):
 
 class LoraConfig(Section):
     r: Positive = 32
-    alpha: float = Field(default=64.0, gt=0)
+    alpha: Measure = 64.0
 
 
 class TrainConfig(Section):
@@ -140,8 +152,8 @@ class TrainConfig(Section):
     optimizer: Literal["adamw", "adamw8bit"] = Field(
         default="adamw", description="adamw8bit: states of 8 bits, by bitsandbytes"
     )
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip_norm: float = Field(default=1.0, gt=0)
+    weight_decay: Weight = 0.0
+    clip_norm: Measure = 1.0
     gradient_checkpointing: bool = False
     checkpoint_every: Positive = 50
     measure_every: Positive = 50
@@ -166,14 +178,14 @@ class TrainConfig(Section):
 class ARConfig(TrainConfig):
     phases: tuple[Phase, ...] = Field(default=(Phase(steps=250, lr=3e-4),), min_length=1)
     blocks: Positive | None = Field(default=None, description="AR depth; K + 1 unless given")
-    contrastive_weight: float = Field(default=0.1, ge=0)
-    contrastive_temperature: float = Field(default=0.1, gt=0)
+    contrastive_weight: Weight = 0.1
+    contrastive_temperature: Temperature = 0.1
 
 
 class AVConfig(TrainConfig):
     phases: tuple[Phase, ...] = Field(default=(Phase(steps=160, lr=3e-4),), min_length=1)
     centring: bool = Field(default=True, description="inject u - mean unit vector instead of u")
-    scale: Literal["embedding"] | float = Field(
+    scale: Literal["embedding"] | Measure = Field(
         default="embedding",
         description="norm of the injected vector: the token embeddings', or a number",
     )
@@ -198,8 +210,8 @@ class PairConfig(TrainConfig):
         default=0.25, description="share of each batch that keeps teacher labels"
     )
     generate_batch: Positive = 48
-    contrastive_weight: float = Field(default=0.1, ge=0)
-    contrastive_temperature: float = Field(default=0.1, gt=0)
+    contrastive_weight: Weight = 0.1
+    contrastive_temperature: Temperature = 0.1
 
 
 class EvalConfig(Section):
@@ -211,7 +223,7 @@ class EvalConfig(Section):
         default=24, description="rows of every part that decodes or reads many texts a row"
     )
     samples: Positive = Field(default=4, description="sampled texts a row (full)")
-    temperature: float = Field(default=1.0, gt=0, description="of the sampled texts")
+    temperature: Temperature = Field(default=1.0, description="of the sampled texts")
     embedding: str | None = Field(
         default=None,
         description="sentence embedding model: folder or hub id; the packaged MiniLM if installed",
@@ -239,7 +251,7 @@ class RunConfig(Section):
     """Everything that decides what a run computes."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(default=0, strict=True)
+    seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
     subject: SubjectConfig = SubjectConfig()
     corpus: CorpusConfig = CorpusConfig()
     activations: ActivationsConfig = ActivationsConfig()

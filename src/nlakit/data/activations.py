@@ -19,7 +19,7 @@ import torch
 from nlakit.config.sections import ActivationsConfig, RunConfig
 from nlakit.core.batches import batches_by_length
 from nlakit.core.prompts import encode
-from nlakit.errors import DataError
+from nlakit.errors import DataError, ModelError
 from nlakit.files.parquet import VECTOR, read_table, vector_array, write_table
 from nlakit.models.head import head_of
 from nlakit.models.precision import check_finite
@@ -66,11 +66,21 @@ def draw_positions(doc_id: str, seed: int, first: int, tokens: int, count: int) 
 
 
 class Reader:
-    """Activations, and optionally the likeliest next tokens, at positions of token sequences."""
+    """Activations, and optionally the likeliest next tokens, at positions of token sequences.
+
+    Raises ModelError for a layer that the subject has not, or more expected tokens than it knows.
+    """
 
     def __init__(self, subject: Subject, layers: Sequence[int], expected: int) -> None:
         for layer in layers:
             check_layer(subject, layer)
+        known = subject.model.get_input_embeddings().num_embeddings
+        if expected > known:
+            raise ModelError(
+                "more tokens are expected than the subject knows",
+                found=f"{expected} of {known}",
+                do="lower activations.expected_tokens",
+            )
         self.subject, self.layers, self.expected = subject, list(layers), expected
         self.decoder = (
             shared_full(subject) if expected else sliced_decoder(subject.model, max(layers) + 1)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from nlakit.config.sections import RunConfig, SplitConfig
 from nlakit.data.corpus import largest_remainder, order_key
 from nlakit.data.dedup import groups_of_near_duplicates
-from nlakit.errors import ConfigError, DataError
+from nlakit.errors import DataError
 from nlakit.run.folder import Rows, RunDir, atomic_path
 from nlakit.run.progress import say, ticker
 from nlakit.run.stage import stage
@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Give every document of the corpus its part.
 
-    Raises ConfigError if all shares are zero, DataError if a part would be empty.
+    Raises DataError if a part would be empty.
     """
     shares = normalised_shares(config.split)
     corpus = pq.read_table(rundir.need("corpus") / "corpus.parquet").sort_by("doc_id")
@@ -64,15 +64,9 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
 
 
 def normalised_shares(config: SplitConfig) -> dict[str, float]:
-    """Share of each part that has one, summing to one. Raises ConfigError if none has."""
+    """Share of each part that has one, summing to one; the configuration sees that one has."""
     shares = {part: float(getattr(config, part)) for part in PARTS}
     total = sum(shares.values())
-    if total == 0:
-        raise ConfigError(
-            "the shares of the split sum to zero",
-            found=", ".join(f"split.{part}={share}" for part, share in shares.items()),
-            do="give at least one part a share",
-        )
     return {part: share / total for part, share in shares.items() if share > 0}
 
 
