@@ -8,12 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from nlakit.config.load import parse_config
 from nlakit.core.prompts import encode
-from nlakit.data.activations import Reader, draw_positions, prepare, read_chunk
+from nlakit.data.activations import Reader, read_chunk
 from nlakit.errors import DataError, ModelError
 from nlakit.files.parquet import matrix
 from nlakit.models.subject import blocks_of, decoder_of
@@ -33,18 +31,6 @@ def build_config(**overrides: Any) -> Any:
 def build_piece(texts: list[str] = TEXTS) -> pa.Table:
     ids = [f"d{i}" for i in range(len(texts))]
     return pa.table({"doc_id": ids, "source_family": ["f"] * len(ids), "text": texts})
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 5), st.integers(1, 200), st.integers(1, 30), st.text(max_size=8))
-def test_positions_are_keyed_on_seed_and_document(
-    seed: int, tokens: int, count: int, doc: str
-) -> None:
-    found = draw_positions(doc, seed, 50, tokens, count)
-    assert found == draw_positions(doc, seed, 50, tokens, count)
-    assert found == sorted(set(found))
-    assert all(50 <= position < tokens for position in found)
-    assert len(found) == max(min(count, tokens - 50), 0)
 
 
 def test_vectors_are_the_full_models_hidden_states(toy_subject: Any) -> None:
@@ -88,12 +74,6 @@ def test_chunks_and_order_change_nothing(toy_subject: Any) -> None:
     joined = pa.concat_tables(parts)
     assert joined["row_id"].to_pylist() == whole["row_id"].to_pylist()
     assert np.allclose(matrix(joined), matrix(whole), atol=1e-4)
-
-
-def test_documents_are_cut_after_their_last_position(toy_subject: Any) -> None:
-    subject, config = toy_subject(), build_config()
-    for reading in prepare(subject.tokenizer, build_piece(), config.activations, 0):
-        assert len(reading.ids) == reading.positions[-1] + 1
 
 
 def test_not_finite_activations_are_an_error(toy_subject: Any) -> None:

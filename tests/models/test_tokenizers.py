@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
@@ -16,6 +16,7 @@ from nlakit.core.prompts import check_suffix, encode, find_marker, marker_neighb
 from nlakit.errors import ContractError
 from nlakit.models.embedded import embedded_model
 from tests.conftest import AR_TEMPLATE, AV_TEMPLATE
+from tests.tokenizers import byte_level, with_dummy_space
 
 
 @pytest.fixture(scope="module")
@@ -61,36 +62,6 @@ def test_ar_prompts_end_in_the_suffix(name: str, request: pytest.FixtureRequest)
     for text in ("", "ends in <", "It is.", "two\n\n", "中文 ü"):
         prompt = AR_TEMPLATE.replace("{explanation}", text)
         check_suffix(encode(tokenizer, prompt, special=True), suffix)
-
-
-def byte_level(*symbols: str) -> Any:
-    """Like GPT-2's: bytes, and merges that make a token of each symbol in turn."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {"<eos>": 0} | {part: i + 1 for i, part in enumerate(alphabet)}
-    merges = []
-    for symbol in symbols:
-        whole = ""
-        for part in pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(symbol)[0][0]:
-            if whole and (whole, part) not in merges:
-                merges.append((whole, part))
-                vocabulary.setdefault(whole + part, len(vocabulary))
-            whole += part
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>")
-
-
-def with_dummy_space(*symbols: str) -> Any:
-    """Like Llama's first: a space before every text, bytes for characters it does not know."""
-    parts = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
-    parts += [chr(code) for code in range(33, 127)] + list(symbols)
-    vocabulary = {part: index for index, part in enumerate(parts)}
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", byte_fallback=True))
-    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    made.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
 
 
 @pytest.mark.parametrize("build", [byte_level, with_dummy_space])

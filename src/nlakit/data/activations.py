@@ -6,9 +6,7 @@ the vocabulary head sees the drawn positions only.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from nlakit.config.sections import ActivationsConfig, RunConfig
+from nlakit.config.sections import RunConfig
 from nlakit.core.batches import batches_by_length
-from nlakit.core.prompts import encode
+from nlakit.data.positions import Reading, prepare
 from nlakit.errors import DataError, ModelError
 from nlakit.files.parquet import VECTOR, read_table, vector_array, write_table
 from nlakit.models.head import head_of
@@ -34,35 +32,6 @@ from nlakit.models.subject import (
 from nlakit.run.folder import Rows, RunDir
 from nlakit.run.progress import ticker
 from nlakit.run.stage import stage
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One document to read: its first tokens and the positions wanted."""
-
-    doc_id: str
-    source_family: str
-    ids: list[int]
-    positions: list[int]
-
-    def shown(self, tokenizer: Any, position: int) -> tuple[str, str, str]:
-        """Row id, text up to and including the position, and its token."""
-        prefix = tokenizer.decode(self.ids[: position + 1], skip_special_tokens=True)
-        return f"{self.doc_id}:{position}", prefix, tokenizer.decode([self.ids[position]])
-
-
-def draw_positions(doc_id: str, seed: int, first: int, tokens: int, count: int) -> list[int]:
-    """`count` positions of `[first, tokens)`, ascending, or all if there are fewer.
-
-    Keyed on (seed, doc_id) alone: neither order, chunking nor sharding changes them.
-    """
-    available = tokens - first
-    if available <= 0:
-        return []
-    key = hashlib.blake2b(f"{seed}:{doc_id}".encode(), digest_size=8).digest()
-    rng = np.random.default_rng(int.from_bytes(key, "little"))
-    drawn = rng.choice(available, size=min(count, available), replace=False)
-    return sorted(int(position) + first for position in drawn)
 
 
 class Reader:
@@ -159,22 +128,6 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     asked = corpus.num_rows * settings.positions_per_document
     dropped = {"position_beyond_the_text": asked - kept} if asked > kept else {}
     return Rows(entered=asked, kept=kept, dropped=dropped)
-
-
-def prepare(
-    tokenizer: Any, piece: pa.Table, settings: ActivationsConfig, seed: int
-) -> list[Reading]:
-    """Tokenise documents, draw positions, cut each document after its last position."""
-    readings = []
-    for row in piece.select(["doc_id", "source_family", "text"]).to_pylist():
-        ids = encode(tokenizer, row["text"], special=True)[: settings.max_tokens]
-        positions = draw_positions(
-            row["doc_id"], seed, settings.skip_first, len(ids), settings.positions_per_document
-        )
-        if positions:
-            ids = ids[: positions[-1] + 1]
-            readings.append(Reading(row["doc_id"], row["source_family"], ids, positions))
-    return readings
 
 
 def read_chunk(reader: Reader, piece: pa.Table, config: RunConfig) -> pa.Table:

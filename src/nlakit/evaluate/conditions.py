@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nlakit.core.prompts import encode
 from nlakit.core.statistics import derangement
+from nlakit.core.text.characters import last_tokens
 from nlakit.files.rows import TableRows
 
 UNRELATED = (
@@ -67,7 +68,7 @@ def last_source_tokens(
     return [
         None
         if source is None
-        else tokenizer.decode(encode(tokenizer, source, special=False)[-count:])
+        else last_tokens(tokenizer, encode(tokenizer, source, special=False), count)
         for source in sources
     ]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nlakit.core.contract import Contract, Provenance
 from nlakit.core.metrics import centred_cosine, cosine, fve_rows, mse_normalised
 from nlakit.core.prompts import encode
+from nlakit.core.text.characters import last_tokens
 from nlakit.errors import ContractError, DataError
 from nlakit.models.loading import load_halves
 from nlakit.models.reconstructor import Reconstructor
@@ -94,7 +95,7 @@ class NLA:
                 found["floor"] = floors[row].centred_cosine
             if places:
                 token = ids[places[row]]
-                spelled = self.subject.tokenizer.decode([token])
+                spelled = last_tokens(self.subject.tokenizer, ids[: places[row] + 1])
                 found |= {"position": places[row], "token_id": token, "token": spelled}
             norm = float(np.linalg.norm(vectors[row]))
             result.append(Explained(explanation=text, l2_norm=norm, **found))

@@ -23,6 +23,7 @@ from nlakit.data import activations, tables
 from nlakit.data.labels.label import requests_of
 from nlakit.data.labels.labeler import LabelRequest
 from nlakit.data.labels.offline import Background, OfflineLabeler
+from nlakit.data.positions import Reading, prepare
 from nlakit.errors import DataError
 from nlakit.evaluate.embedding import embedder
 from nlakit.files.parquet import matrix, write_table
@@ -201,9 +202,9 @@ class Work:
             self.notes.append(f"{kind}: speed of a batch of {count}, not {wanted}")
         return count
 
-    def prepare(self, documents: pa.Table) -> list[activations.Reading]:
+    def prepare(self, documents: pa.Table) -> list[Reading]:
         settings = self.config.activations
-        found = activations.prepare(self.subject.tokenizer, documents, settings, self.config.seed)
+        found = prepare(self.subject.tokenizer, documents, settings, self.config.seed)
         if not found:
             raise DataError(
                 "no document of the sample is long enough",
@@ -212,7 +213,7 @@ class Work:
             )
         return found
 
-    def read(self, documents: pa.Table, readings: list[activations.Reading]) -> pa.Table:
+    def read(self, documents: pa.Table, readings: list[Reading]) -> pa.Table:
         """The activations stage's table of about one batch of documents."""
         settings = self.config.activations
         layers = sorted({self.config.subject.layer, *settings.extra_layers})
@@ -274,9 +275,7 @@ class Work:
         )
         return rows, sizes, seconds
 
-    def bare_labels(
-        self, readings: list[activations.Reading], labeler: OfflineLabeler
-    ) -> dict[str, str]:
+    def bare_labels(self, readings: list[Reading], labeler: OfflineLabeler) -> dict[str, str]:
         """Row → label of all positions of the sample, but for the tokens that the subject expects
         next: these would cost a forward pass."""
         requests = [

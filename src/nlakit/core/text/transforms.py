@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nlakit.core.prompts import encode
+from nlakit.core.text.characters import character_ends
 from nlakit.core.text.stats import WORD, words
 
 COPIED_RUN = 3  # words in a row; shorter runs are shared by chance
@@ -104,9 +105,13 @@ def after_words(text: str, count: int) -> str:
 
 
 def first_tokens(tokenizer: Any, text: str, count: int) -> str:
-    """The first `count` tokens as text; a text that is no longer is given as it stands."""
+    """The first `count` tokens as text, less a character that they break; a text that is no longer
+    is given as it stands."""
     ids = encode(tokenizer, text, special=False)
-    return text if len(ids) <= count else tokenizer.decode(ids[:count])
+    if len(ids) <= count:
+        return text
+    ends = character_ends(tokenizer, ids[:count])
+    return tokenizer.decode(ids[: ends[-1] + 1]) if ends else ""
 
 
 def without_quotes(text: str) -> str:

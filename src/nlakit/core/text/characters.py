@@ -1,0 +1,37 @@
+"""Which tokens end a whole character. Tokenizers that work on bytes make several tokens of one
+character that is not in their vocabulary: an emoji, a letter of Hebrew, Arabic or Japanese."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+BROKEN = "\N{REPLACEMENT CHARACTER}"  # what decoding gives for bytes that are no whole character
+LONGEST = 8  # tokens a character; UTF-8 has at most four bytes, each a token at most
+
+
+def character_ends(tokenizer: Any, ids: Sequence[int]) -> list[int]:
+    """Positions of those of t token ids with which a character ends, ascending.
+
+    A U+FFFD of the text itself is taken for a broken character: nothing can be said of it.
+    """
+    if tokenizer.decode(list(ids)).isascii():
+        return list(range(len(ids)))
+    alone = {token: tokenizer.decode([token]) for token in set(ids)}
+    ends, start = [], 0
+    for position, token in enumerate(ids):
+        # What is whole alone starts no character that another token ends.
+        whole = BROKEN not in alone[token]
+        if whole or not tokenizer.decode(list(ids[start : position + 1])).endswith(BROKEN):
+            ends.append(position)
+            start = position + 1
+    return ends
+
+
+def last_tokens(tokenizer: Any, ids: Sequence[int], count: int = 1) -> str:
+    """The text of the last `count` tokens, and of those before them that a character needs."""
+    for more in range(LONGEST):
+        text = tokenizer.decode(list(ids[-count - more :]))
+        if BROKEN not in text:
+            return text
+    return tokenizer.decode(list(ids[-count:]))

@@ -1,0 +1,60 @@
+"""Which positions of a document are read: drawn among those with which a character ends."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from nlakit.config.sections import ActivationsConfig
+from nlakit.core.prompts import encode
+from nlakit.core.text.characters import character_ends, last_tokens
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One document to read: its first tokens and the positions wanted."""
+
+    doc_id: str
+    source_family: str
+    ids: list[int]
+    positions: list[int]
+
+    def shown(self, tokenizer: Any, position: int) -> tuple[str, str, str]:
+        """Row id, text up to and including the position, and its token: with those before it where
+        it takes several to make the character."""
+        ids = self.ids[: position + 1]
+        prefix = tokenizer.decode(ids, skip_special_tokens=True)
+        return f"{self.doc_id}:{position}", prefix, last_tokens(tokenizer, ids)
+
+
+def draw_positions(doc_id: str, seed: int, among: Sequence[int], count: int) -> list[int]:
+    """`count` of the ascending positions `among`, ascending, or all if there are fewer.
+
+    Keyed on (seed, doc_id) alone: neither order, chunking nor sharding changes them.
+    """
+    if not among:
+        return []
+    key = hashlib.blake2b(f"{seed}:{doc_id}".encode(), digest_size=8).digest()
+    rng = np.random.default_rng(int.from_bytes(key, "little"))
+    drawn = rng.choice(len(among), size=min(count, len(among)), replace=False)
+    return sorted(among[int(place)] for place in drawn)
+
+
+def prepare(
+    tokenizer: Any, piece: pa.Table, settings: ActivationsConfig, seed: int
+) -> list[Reading]:
+    """Tokenise documents, draw positions, cut each document after its last position."""
+    readings = []
+    for row in piece.select(["doc_id", "source_family", "text"]).to_pylist():
+        ids = encode(tokenizer, row["text"], special=True)[: settings.max_tokens]
+        among = [p for p in character_ends(tokenizer, ids) if p >= settings.skip_first]
+        positions = draw_positions(row["doc_id"], seed, among, settings.positions_per_document)
+        if positions:
+            ids = ids[: positions[-1] + 1]
+            readings.append(Reading(row["doc_id"], row["source_family"], ids, positions))
+    return readings

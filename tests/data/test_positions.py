@@ -1,0 +1,97 @@
+"""Drawn positions: keyed, as before on ASCII, and never inside a character."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nlakit.config.sections import ActivationsConfig
+from nlakit.core.prompts import encode
+from nlakit.core.text.lint import lint
+from nlakit.data.labels.labeler import LabelRequest
+from nlakit.data.labels.offline import Background, OfflineLabeler
+from nlakit.data.positions import Reading, draw_positions, prepare
+from tests.conftest import toy_tokenizer
+from tests.tokenizers import SlowBytes, byte_level, with_dummy_space
+
+ASCII = [f"Document {i}: " + "the quick brown fox jumps over it. " * (2 + i) for i in range(6)]
+MIXED = [
+    "祝㊗日本語の文章です。" * 12,
+    "👩‍🚀🇯🇵🥨🧑🏽‍🌾 is said " * 9,
+    "שלום עולם, " * 15 + "السلام عليكم " * 9,
+]
+KINDS = {
+    "bytes": byte_level("日", " ㊗"),
+    "fallback": with_dummy_space("日", "ש"),
+    "slow": SlowBytes(),
+    "toy": toy_tokenizer(),
+}
+
+
+def table(texts: list[str]) -> pa.Table:
+    ids = [f"d{i}" for i in range(len(texts))]
+    return pa.table({"doc_id": ids, "source_family": ["f"] * len(ids), "text": texts})
+
+
+def drawn_before(doc_id: str, seed: int, first: int, tokens: int, count: int) -> list[int]:
+    """The draw among all positions, as it was when positions inside characters took part."""
+    if tokens <= first:
+        return []
+    key = hashlib.blake2b(f"{seed}:{doc_id}".encode(), digest_size=8).digest()
+    rng = np.random.default_rng(int.from_bytes(key, "little"))
+    drawn = rng.choice(tokens - first, size=min(count, tokens - first), replace=False)
+    return sorted(int(position) + first for position in drawn)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 5), st.integers(1, 200), st.integers(1, 30), st.text(max_size=8))
+def test_positions_are_keyed_on_seed_and_document(
+    seed: int, tokens: int, count: int, doc: str
+) -> None:
+    found = draw_positions(doc, seed, range(50, tokens), count)
+    assert found == drawn_before(doc, seed, 50, tokens, count)
+    assert found == sorted(set(found))
+    assert len(found) == max(min(count, tokens - 50), 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_draws_of_ascii_texts_stay_as_they_were(kind: str) -> None:
+    tokenizer, config = KINDS[kind], ActivationsConfig(max_tokens=150)
+    made = prepare(tokenizer, table(ASCII), config, 3)
+    for reading, text in zip(made, ASCII, strict=True):
+        tokens = min(len(encode(tokenizer, text, special=True)), 150)
+        assert reading.positions == drawn_before(reading.doc_id, 3, 50, tokens, 8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_position_lies_inside_a_character(kind: str) -> None:
+    tokenizer = KINDS[kind]
+    made = prepare(tokenizer, table(MIXED), ActivationsConfig(positions_per_document=40), 0)
+    labeler = OfflineLabeler(Background(MIXED))
+    assert [len(reading.positions) for reading in made] == [40, 40, 40]
+    for reading, text in zip(made, MIXED, strict=True):
+        for position in reading.positions:
+            row, prefix, token = reading.shown(tokenizer, position)
+            assert text.startswith(prefix)
+            assert prefix.endswith(token)
+            label = labeler.label([LabelRequest(row, prefix, token)])[0].explanation
+            assert label is None or "unreadable" not in lint(label, prefix)
+
+
+def test_documents_are_cut_after_their_last_position() -> None:
+    for reading in prepare(toy_tokenizer(), table(ASCII), ActivationsConfig(max_tokens=150), 0):
+        assert len(reading.ids) == reading.positions[-1] + 1
+
+
+def test_the_token_shown_is_the_whole_character() -> None:
+    tokenizer: Any = byte_level()
+    ids = encode(tokenizer, "a👩é", special=False)
+    shown = Reading("d", "f", ids, [4, 6])
+    assert shown.shown(tokenizer, 4) == ("d:4", "a👩", "👩")
+    assert shown.shown(tokenizer, 6) == ("d:6", "a👩é", "é")
