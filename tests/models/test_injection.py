@@ -24,7 +24,7 @@ from nlakit.models.verbalizer import Verbalizer
 from tests.conftest import D
 from tests.models.test_foreign import TEXTS, edit, pair
 
-OPEN = "leave open how this AV takes the vector in.*(--injection reference).*behind block 1"
+OPEN = "leave open how this AV takes the vector in.*--injection.*reference: .*add: behind block 1"
 CPU: dict[str, Any] = {"device": "cpu", "precision": "float32"}
 
 
@@ -54,7 +54,9 @@ def test_a_data_sets_sidecar_is_refused_until_it_is_stated(
         with pytest.raises(ContractError, match=OPEN) as caught:
             NLA.load(where, **CPU)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match=r"unknown --injection; found: norm_add.*not readable"):
+    with pytest.raises(
+        ConfigError, match=r"unknown --injection; found: norm_add.*add: behind block 1"
+    ):
         NLA.load(theirs, injection="norm_add", **CPU)
     nla = NLA.load(theirs, injection="reference", **CPU)
     assert nla.av is not None and nla.ar is not None
@@ -171,14 +173,25 @@ def added(av: Verbalizer, vectors: np.ndarray) -> list[str]:
     return [av.tokenizer.decode(row, skip_special_tokens=True).strip() for row in found]
 
 
-def test_planted_norm_matched_add_is_never_silently_read(theirs: Path, vectors: np.ndarray) -> None:
+def test_planted_norm_matched_add_is_never_silently_read(
+    theirs: Path, vectors: np.ndarray, tmp_path: Path
+) -> None:
     """Read as the reference's it writes other texts than those of its own way in, each as fluent:
-    nothing but the statement of the user can tell them apart."""
+    nothing but the statement of the user can tell them apart. Stated, it is read exactly."""
     av = NLA.load(theirs, injection="reference", **CPU).av
     assert av is not None
-    assert av.explain(vectors) != added(av, vectors)
+    assert av.explain(vectors) != (expected := added(av, vectors))
     with pytest.raises(ContractError, match=OPEN):
         NLA.load(theirs, **CPU)
+    own = NLA.load(theirs, injection="add", **CPU)
+    assert own.av is not None and own.av.explain(vectors) == expected
+    import_pair([theirs], tmp_path / "ours", injection="add", **CPU)
+    again = NLA.load(tmp_path / "ours", device="cpu")
+    assert again.av is not None and again.av.explain(vectors) == expected
+    for form in ("kitft", "peft"):
+        with pytest.raises(ContractError, match="found: added at the norm .* behind block 1"):
+            export_pair(again, tmp_path / "out", form)
+        assert not (tmp_path / "out").exists()
 
 
 def test_the_commands_take_the_statement(theirs: Path, vectors: np.ndarray, tmp_path: Path) -> None:

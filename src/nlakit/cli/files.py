@@ -37,8 +37,9 @@ ArBlocks = Annotated[
 Injection = Annotated[
     str | None,
     typer.Option(
-        metavar="reference",
-        help="state that the vector replaces the marker's embedding, where an AV's files do not",
+        metavar="reference|add",
+        help="state how the vector enters an AV whose files do not say it: in place of the "
+        "marker's embedding, or added behind block 1 (EasyNLA, nanoNLA)",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, mps")]

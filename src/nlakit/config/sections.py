@@ -184,12 +184,33 @@ class ARConfig(TrainConfig):
 
 class AVConfig(TrainConfig):
     phases: tuple[Phase, ...] = Field(default=(Phase(steps=160, lr=3e-4),), min_length=1)
+    injection: Literal["embedding", "blocks", "add", "reference"] = Field(
+        default="embedding",
+        description="where the vector enters: in place of the marker's embedding; of that and of "
+        "its row behind each block up to K (blocks); added at the row's norm behind block 1 (add); "
+        "or as the reference's client feeds it, uncentred, at the embedding (reference)",
+    )
+    injection_blocks: tuple[Count, ...] | None = Field(
+        default=None, min_length=1, description="behind which blocks instead (blocks, add)"
+    )
     centring: bool = Field(default=True, description="inject u - mean unit vector instead of u")
     scale: Literal["embedding"] | Measure = Field(
         default="embedding",
         description="norm of the injected vector: the token embeddings', or a number",
     )
     allow_any_scale: bool = Field(default=False, description="skip the scale gate")
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> AVConfig:
+        if self.injection_blocks is not None and self.injection not in ("blocks", "add"):
+            raise ValueError(f"injection_blocks are not used by injection: {self.injection}")
+        if self.injection == "reference" and "centring" in self.model_fields_set and self.centring:
+            raise ValueError("injection: reference is uncentred; leave centring out")
+        return self
+
+    @property
+    def centred(self) -> bool:
+        return self.centring and self.injection != "reference"
 
 
 class DecodingConfig(Section):

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from nlakit.core.injection import Injection
 from nlakit.core.prompts import marker_neighbours, suffix_ids
 from nlakit.core.scaling import Scaling
 from nlakit.errors import ContractError
@@ -79,7 +80,8 @@ class Templates(Part):
 class Provenance(Part):
     """The nlakit block: what else must be known to use or judge the file.
 
-    injection_source: where the injection scale of an imported half comes from.
+    injection: how the vector enters the AV; None is the reference's way, in place of the marker's
+    embedding. injection_source: where an imported half's comes from.
     """
 
     versions: dict[str, str] = Field(default_factory=dict)
@@ -94,6 +96,7 @@ class Provenance(Part):
     av_open: str = ""
     av_close: str = ""
     centred_scale: Norm | None = None
+    injection: Injection | None = None
     injection_source: str | None = None
     ple_on_cpu: bool = False
     revision: str | None = None
@@ -157,6 +160,10 @@ class Contract(Part):
         if scale == "sqrt_d_model":
             scale = math.sqrt(self.d_model)
         return Scaling(scale, self.nlakit.centring == "mean_unit")
+
+    @property
+    def injection(self) -> Injection:
+        return self.nlakit.injection or Injection()
 
     def difference(
         self, other: Contract, base_model: str | None = None

@@ -56,7 +56,7 @@ class NLA:
 
         base_model replaces the subject named in the contract (a moved folder, say); precision the
         recorded one (`float32`, `bfloat16`, `nf4+bfloat16`, ...); ar_blocks says how deep a
-        foreign AR is where its files do not; injection (`reference`) how the vector is put into a
+        foreign AR is where its files do not; injection (`reference`, `add`) how the vector enters a
         foreign AV, where its files leave that open. Code that lies in a checkpoint is never run.
         Raises ContractError if nothing usable lies there, the halves do not belong together or an
         AV leaves open how it is fed; ConfigError for an unknown precision or injection.

@@ -15,18 +15,19 @@ from torch import nn
 from nlakit.config.sections import LoraConfig
 from nlakit.core.batches import batches_by_length
 from nlakit.core.contract import FILE, Contract
-from nlakit.core.injection import inject, marker_rows
+from nlakit.core.injection import inject, marker_rows, norm_matched
 from nlakit.core.prompts import check_room, encode
 from nlakit.errors import ContractError, DataError
 from nlakit.models.decode import Decoding, decode
+from nlakit.models.families import active_stream
 from nlakit.models.head import head_of
 from nlakit.models.reconstructor import pad_right
-from nlakit.models.subject import Subject, decoder_of, shared_copy
+from nlakit.models.subject import Subject, blocks_of, decoder_of, shared_copy
 from nlakit.models.weights import adopt, load_trainable, save_trainable, saved_lora, trainable
 
 
 class Verbalizer(nn.Module):
-    """The whole subject with adapters; the marker's embedding carries the activation.
+    """The whole subject with adapters; the marker's row carries the activation.
 
     With `lora` None it is a copy whose weights are all trained. mean: ū `(d,)`, subtracted from
     unit vectors if the contract says so; None where it is not known and not needed.
@@ -58,14 +59,28 @@ class Verbalizer(nn.Module):
         self.prompt = encode(self.tokenizer, contract.av_prompt(), special=True)
         self.close = encode(self.tokenizer, contract.nlakit.av_close, special=False)
         self._pending: torch.Tensor | None = None
-        model.get_input_embeddings().register_forward_hook(self._hook)
+        # Rows, columns and vectors of the forward that runs. Blocks that are recomputed in the
+        # backward pass need them again, so they stay until the next forward.
+        self._placed: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        model.get_input_embeddings().register_forward_hook(self._at_embedding)
+        self._hook_blocks()
 
-    def _hook(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> Any:
-        if self._pending is None:
-            return None
+    def _hook_blocks(self) -> None:
+        injection, blocks = self.contract.injection, blocks_of(self.decoder)
+        if beyond := [at for at in injection.blocks if at >= len(blocks)]:
+            raise ContractError(
+                "the vector enters behind a block that the subject does not have",
+                found=f"block {beyond[0]} of {len(blocks)}",
+                do="set av.injection_blocks to blocks that it has",
+            )
+        for at in injection.blocks:
+            blocks[at].register_forward_hook(self._at_block)
+
+    def _at_embedding(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> Any:
+        self._placed = None
         ids, vectors, tokens = args[0], self._pending, self.contract.tokens
-        if ids.shape[1] == 1:
-            # A decode step: the marker lies in the cache already, and one that was sampled is text.
+        # A decode step: the marker lies in the cache already, and one that was sampled is text.
+        if vectors is None or ids.shape[1] == 1:
             return None
         rows, columns = marker_rows(
             ids,
@@ -75,12 +90,37 @@ class Verbalizer(nn.Module):
             len(vectors),
         )
         order = torch.argsort(rows)
-        return inject(output, rows[order], columns[order], vectors)
+        self._placed = rows[order], columns[order], vectors
+        return inject(output, *self._placed) if self.contract.injection.embedding else None
+
+    def _at_block(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """A block's output with the marker's row changed; of several streams the active one."""
+        if self._placed is None:
+            return None
+        whole = output[0] if isinstance(output, tuple) else output
+        stream = active_stream(self.decoder)
+        changed = self._changed(whole if stream is None else whole[stream])
+        if stream is not None:
+            streams = list(whole)
+            streams[stream] = changed
+            changed = torch.stack(streams)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    def _changed(self, hidden: torch.Tensor) -> torch.Tensor:
+        assert self._placed is not None
+        rows, columns, vectors = self._placed
+        injection = self.contract.injection
+        if injection.how == "add":
+            return norm_matched(hidden, rows, columns, vectors)
+        scale = self.contract.scaling.scale
+        if injection.block_scale and scale:  # the same direction at a block's norm
+            vectors = vectors * (injection.block_scale / scale)
+        return inject(hidden, rows, columns, vectors)
 
     @contextmanager
     def injecting(self, injected: torch.Tensor | None) -> Iterator[None]:
-        """Forwards inside the body replace the marker rows by `injected` `(b, d)`; None leaves
-        the marker's own embedding (the no-injection control)."""
+        """Forwards inside the body take `injected` `(b, d)` in at the marker's rows; None leaves
+        these as they are (the no-injection control)."""
         self._pending = injected
         try:
             yield

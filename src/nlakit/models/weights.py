@@ -126,7 +126,9 @@ def _differences(mine: Contract, theirs: Contract) -> Iterator[tuple[str, Any, A
     scales = [round(one.scaling.scale or 0, 2) for one in (mine, theirs)]
     found = {"prompt": prompts}
     if role == "av":
+        ways = [one.injection.described() for one in (mine, theirs)]
         found |= {"marker": markers, "centring": centrings, "injection scale": scales}
+        found |= {"injection": ways}
     for name, (own, other) in found.items():
         if own != other:
             yield name, own, other

@@ -11,6 +11,7 @@ import torch
 
 from nlakit.config.sections import AVConfig, RunConfig
 from nlakit.core.contract import Contract
+from nlakit.core.injection import Injection
 from nlakit.core.scaling import check_scale
 from nlakit.core.statistics import derangement
 from nlakit.files.rows import TableRows, read_mean, read_rows
@@ -82,8 +83,19 @@ def prepared_contract(contract: Contract, config: RunConfig) -> Contract:
     made.extraction.injection_scale = scale
     record.role = "av"
     record.max_tokens = settings.max_tokens
-    record.centring = "mean_unit" if settings.centring else "none"
+    record.centring = "mean_unit" if settings.centred else "none"
+    record.injection = way_in(settings, made)
     return made
+
+
+def way_in(settings: AVConfig, contract: Contract) -> Injection | None:
+    """What the contract records of `av.injection`; None where only the embedding is replaced."""
+    if settings.injection == "blocks":
+        blocks = settings.injection_blocks or tuple(range(contract.layer + 1))
+        return Injection(blocks=blocks, block_scale=contract.nlakit.activation_norm)
+    if settings.injection == "add":
+        return Injection(embedding=False, blocks=settings.injection_blocks or (1,), how="add")
+    return None
 
 
 def build(config: RunConfig, contract: Contract, subject: Any, mean: Any) -> Verbalizer:

@@ -106,10 +106,17 @@ def export_pair(nla: NLA, target: Path, form: Format, allow_centring: bool = Fal
     """Write a pair in another format to `target/av` and `target/ar`; returns lines that say what
     was written.
 
-    Raises ContractError for a centred AV unless allowed: those formats have no word for centring,
-    and a reader that ignores our block would feed the AV other vectors.
+    Raises ContractError for an AV that takes its vector in elsewhere than at the embedding, and for
+    a centred one unless allowed: those formats have no word for either, and a reader that ignores
+    our block would feed the AV other vectors.
     """
     check_new(target)
+    if nla.av is not None and not nla.av.contract.injection.plain:
+        raise ContractError(
+            "the AV takes its vector in where other tools do not put it",
+            found=nla.av.contract.injection.described(),
+            do="share the pair in nlakit's own format, or train with av.injection: reference",
+        )
     if nla.av is not None and nla.av.contract.nlakit.centring != "none" and not allow_centring:
         raise ContractError(
             "the AV reads centred vectors, and other tools do not centre",

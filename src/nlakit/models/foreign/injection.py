@@ -10,10 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nlakit.core.contract import UNKNOWN_INJECTION, Contract
+from nlakit.core.injection import Injection
 from nlakit.errors import ConfigError, ContractError
 
-REFERENCE = "reference"
-OTHER = "AVs that add behind block 1 (norm-matched add: EasyNLA, nanoNLA) are not readable yet"
+# What a user can state: the reference's way, and that of EasyNLA and nanoNLA.
+STATED = {
+    "reference": None,
+    "add": Injection(embedding=False, blocks=(1,), how="add"),
+}
+MEANINGS = (
+    "reference: in place of the marker's embedding, at norm √d where no scale is named; "
+    "add: behind block 1, at the norm of the marker's row (EasyNLA, nanoNLA)"
+)
 # Keys of others for another way in than the reference's, which has no word for it.
 LAYOUT = re.compile(
     r"inject(?:ion)?(?:_(?:block|hook|kind|layer|layout|method|mode|op|site|style|type|where)s?)?",
@@ -24,18 +32,14 @@ LAYOUT = re.compile(
 def settle_injection(
     contract: Contract, role: str, folder: Path, stated: str | None, ours: bool
 ) -> None:
-    """Record in a half's contract where its injection scale comes from, and how the vector is put
-    in. stated: `reference`, where the user says that it replaces the marker's embedding. An AR
-    injects nothing: what its sidecar leaves out stays unsaid.
+    """Record in a half's contract how the vector is put in and where that comes from. stated: a
+    word of `STATED`, by the user, which counts where the files leave it open. An AR injects
+    nothing: what its sidecar leaves out stays unsaid.
 
     Raises ContractError for an AV whose files leave it open, ConfigError for another word.
     """
-    if stated not in (None, REFERENCE):
-        raise ConfigError(
-            "unknown --injection",
-            found=stated,
-            do=f"{REFERENCE}: the vector replaces the marker's embedding; {OTHER}",
-        )
+    if stated is not None and stated not in STATED:
+        raise ConfigError("unknown --injection", found=stated, do=MEANINGS)
     record, left_open = contract.nlakit, unsaid(contract)
     if left_open is None:
         if not ours and record.injection_source is None:
@@ -51,10 +55,10 @@ def settle_injection(
         raise ContractError(
             f"the files in {folder} leave open how this AV takes the vector in",
             found=left_open,
-            do=f"--injection {REFERENCE}, if you know that the vector replaces the marker's "
-            f"embedding, at norm √d where no scale is named; {OTHER}; the AR alone can be used",
+            do=f"give --injection as its author trained it ({MEANINGS}), or use the AR alone",
         )
-    record.injection_source = f"--injection {REFERENCE}; the files say: {left_open}"
+    record.injection = STATED[stated]
+    record.injection_source = f"--injection {stated}; the files say: {left_open}"
 
 
 def unsaid(contract: Contract) -> str | None:
@@ -77,5 +81,5 @@ def unsaid(contract: Contract) -> str | None:
 def _layouts(contract: Contract) -> Iterator[str]:
     for part in (contract, contract.extraction, contract.tokens):
         for name, value in (part.model_extra or {}).items():
-            if LAYOUT.fullmatch(name) and value not in (None, "", False, REFERENCE):
+            if LAYOUT.fullmatch(name) and value not in (None, "", False, "reference"):
                 yield f"{name}: {value}"
