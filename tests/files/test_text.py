@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from nlakit.files.text import as_json
+from nlakit.errors import DataError
+from nlakit.files.text import as_json, read_jsonl
 
 
 def test_what_json_has_not_is_null() -> None:
@@ -21,3 +23,9 @@ def test_what_json_has_not_is_null() -> None:
 def test_what_is_no_json_is_an_error() -> None:
     with pytest.raises(TypeError):
         as_json({"a": object()})
+
+
+def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": "\\ud83d\\ude00"}\n{"a": "\\ud800"}\n')
+    with pytest.raises(DataError, match="line 2 is not JSON; found: .*surrogates not allowed"):
+        list(read_jsonl(tmp_path / "a.jsonl"))

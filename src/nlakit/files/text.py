@@ -73,6 +73,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         where = f"{path} line {number}"
         try:
             row = json.loads(line)
+            if "\\u" in line:  # half a surrogate pair is JSON, and no text
+                as_json(row).encode()
         except (ValueError, RecursionError) as error:
             what = f"{where} is not JSON"
             raise DataError(what, found=str(error), do="mend or delete the line") from error

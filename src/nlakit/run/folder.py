@@ -103,6 +103,12 @@ def atomic_write(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def read_exact(path: Path) -> str:
+    """The UTF-8 text of a file as it was written: `read_text` turns carriage returns into line
+    feeds. Raises UnicodeDecodeError if it is no UTF-8."""
+    return path.read_bytes().decode("utf-8")
+
+
 def file_sha256(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -11,7 +11,6 @@ import yaml
 
 from nlakit.core.contract import FILE
 from nlakit.errors import ConfigError, DataError
-from nlakit.files.markdown import cell
 from nlakit.publish.card.draft import limitations
 from nlakit.publish.hub.hub import push
 from tests.publish.hub.test_hub import toy_pair
@@ -185,7 +184,3 @@ def test_the_pair_in_the_box(tmp_path: Path) -> None:
     assert "| AV text | 0.214 [0.139, 0.284] | 0.469 [0.445, 0.494] |" in text
     assert (tmp_path / "box" / "NOTICE").exists()
     assert (tmp_path / "box" / "av" / FILE).exists()
-
-
-def test_cells_cannot_break_their_table() -> None:
-    assert cell("a | b\nc") == "a \\| b c"

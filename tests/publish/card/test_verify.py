@@ -25,6 +25,7 @@ from nlakit.publish.card.model_card import write_model_card
 from nlakit.publish.card.verify import NUMBER, first_difference, verify, wrong_line
 from nlakit.publish.evaluation import read_evaluation
 from nlakit.publish.hub.archive import write_manifest
+from nlakit.run.folder import read_exact
 from tests.publish.evaluated import toy_rows, write_toy
 
 
@@ -53,6 +54,35 @@ def test_a_fresh_card_passes(card: Path) -> None:
     count = int(re.search(r"(\d+) numbers", said).group(1))  # type: ignore[union-attr]
     assert count > 300
     assert verify(card / "README.md").numbers == count
+
+
+ODD = "\r \n\r\n\t\v\f\x1c\x85\xa0\u2028\u2029\ufeff|`*_~<b>&amp;#\\[](x){{ }}{% %}```\r"
+
+
+def test_a_card_of_texts_with_every_kind_of_line_end_passes(tmp_path: Path) -> None:
+    rows = toy_rows()
+    rows = replace(
+        rows,
+        texts=[f"{ODD}label {i}{ODD}" for i in range(len(rows))],
+        sources=[f"{ODD}{source}{ODD}" for source in rows.sources],
+        families=[f"{ODD}{family}" for family in rows.families],
+        row_ids=[f"{i}{ODD}" for i in range(len(rows))],
+        doc_ids=[f"{ODD}{doc}" for doc in rows.doc_ids],
+    )
+    made = write_toy(tmp_path / "evaluation", rows=rows)
+    write_model_card(made, tmp_path / "card", name=f"a name{ODD}", license=f"li{ODD}")
+    code, said = run("verify", str(tmp_path / "card"))
+    assert code == 0, said
+    text = read_exact(tmp_path / "card" / "README.md")
+    assert f"{ODD}label " in text
+    headings = [line for line in text.split("\n") if line.startswith("# ")]
+    assert len(headings) == 1
+
+
+def test_line_ends_that_a_checkout_has_changed_are_named(card: Path) -> None:
+    text = read_exact(card / "README.md")
+    (card / "README.md").write_bytes(text.replace("\n", "\r\n").encode())
+    assert verify(card).problem == "README.md: line ends differ"
 
 
 def test_planted_digit_in_the_card(card: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nlakit.core.contract import FILE, Contract
 from nlakit.errors import DataError
-from nlakit.files.markdown import environment
+from nlakit.files.markdown import cell, code, environment
 from nlakit.models.embedded import NAMES as EMBEDDED
 from nlakit.publish.hub.parcel import STAGES, Parcel
 from nlakit.publish.report.numbers import interval, num, percent
@@ -102,27 +102,37 @@ def front_matter(
 def facts_of(
     what: str, contracts: Mapping[str, Contract], evaluated: str | None
 ) -> list[tuple[str, str]]:
-    """What must be known to use or judge the files. contracts: by file name, at least one;
-    evaluated: commit of the evaluation, where the contracts name none."""
+    """What must be known to use or judge the files, in Markdown. contracts: by file name, at least
+    one; evaluated: commit of the evaluation, where the contracts name none."""
     contract = contracts.get(f"av/{FILE}") or next(iter(contracts.values()))
     nla, layer = contract.nlakit, contract.layer
     versions = ", ".join(f"{k} {v}" for k, v in nla.versions.items())
     records = [found.nlakit for found in contracts.values()]
     trained_on = {record.role: record.data_sha256 for record in records if record.role != "table"}
     found: list[tuple[str, Any]] = [
-        ("subject", f"`{contract.extraction.base_model}`, in {nla.subject_precision}"),
-        ("SHA-256 of the subject", nla.subject_sha256),
+        ("subject", f"{code(contract.extraction.base_model)}, in {cell(nla.subject_precision)}"),
+        ("SHA-256 of the subject", _known(nla.subject_sha256)),
         ("layer", f"{layer}, 0-based: the output of that block, `hidden_states[{layer + 1}]`"),
         ("width", contract.d_model),
-        ("centring of what is injected", nla.centring),
-        ("FVE baseline", f"{nla.baseline:.4f}, {nla.baseline_source}" if nla.baseline else None),
+        ("centring of what is injected", _known(nla.centring)),
+        (
+            "FVE baseline",
+            f"{nla.baseline:.4f}, {cell(nla.baseline_source)}" if nla.baseline else None,
+        ),
         ("blocks of the AR", contract.ar_blocks if what in ("pair", "ar") else None),
-        *((f"SHA-256 of the {role.upper()}'s data", sha256) for role, sha256 in trained_on.items()),
-        ("hash of the settings", nla.config_hash),
-        ("commit of nlakit", nla.git_commit or evaluated or "unknown"),
-        ("versions", versions or "unknown"),
+        *(
+            (f"SHA-256 of the {role.upper()}'s data", _known(sha256))
+            for role, sha256 in trained_on.items()
+        ),
+        ("hash of the settings", _known(nla.config_hash)),
+        ("commit of nlakit", cell(nla.git_commit or evaluated or "unknown")),
+        ("versions", cell(versions or "unknown")),
     ]
     return [(key, str(value)) for key, value in found if value is not None]
+
+
+def _known(value: object) -> str | None:
+    return None if value is None else cell(value)
 
 
 def limitations(results: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,6 @@ from nlakit.publish.card.parts import (
     corrections,
     examples,
     failures,
-    fenced,
     headlines,
     overturned,
     parts,
@@ -34,7 +33,7 @@ from nlakit.publish.evaluation import FILES, Evaluation, evaluation_folder, read
 from nlakit.publish.hub.archive import copy_public, new_folder, write_manifest
 from nlakit.publish.report.numbers import interval, num, percent
 from nlakit.publish.report.report import MEASURES, NAMES, checks, condition_groups
-from nlakit.run.folder import atomic_write
+from nlakit.run.folder import atomic_write, read_exact
 
 RESULTS, CARD = "results", "README.md"
 HUB = "https://huggingface.co/"
@@ -71,7 +70,7 @@ def write_model_card(
     about = {"name": name or target.resolve().name, "license": license, "data": list(data),
              "other": other, "nlakit": __version__, "evaluated": evaluation.day}  # fmt: skip
     atomic_write(results / "card.json", as_json(about, indent=1) + "\n")
-    _figures(read_evaluation(results), results / "figures")
+    draw_figures(read_evaluation(results), results / "figures")
     write_manifest(results)
     text = render(results)
     atomic_write(out / CARD, text)
@@ -100,7 +99,8 @@ def _contract_files(pair: str | None) -> dict[str, Path]:
     return {role: file for role, file in found.items() if file.exists()}
 
 
-def _figures(evaluation: Evaluation, folder: Path) -> None:
+def draw_figures(evaluation: Evaluation, folder: Path) -> None:
+    """Scores and floors with their intervals, a figure a measure."""
     for measure in ("centred_cosine", "fve"):
         dots = [
             Dot(row["name"], row[measure], floor=row["key"] != "real")
@@ -128,7 +128,6 @@ def render(folder: Path) -> str:
     templates = environment(Path(__file__).parent)
     templates.filters |= {
         "num": num, "percent": percent, "interval": interval, "spanned": spanned, "top": top,
-        "fenced": fenced,
     }  # fmt: skip
     config = folder / "config.yaml"
     provenance = results["provenance"]
@@ -152,7 +151,7 @@ def render(folder: Path) -> str:
         parts=parts(evaluation),
         examples=examples(evaluation),
         settings=results["settings"],
-        config=config.read_text(encoding="utf-8").rstrip() if config.exists() else None,
+        config=read_exact(config).rstrip() if config.exists() else None,
         corrections=corrections(folder, evaluation),
     )
 
@@ -183,7 +182,7 @@ def correct(target: Path, card: Path) -> list[dict[str, Any]]:
     """
     results = card / RESULTS
     old, new = read_evaluation(results), _whole(read_evaluation(evaluation_folder(target)))
-    if (card / CARD).read_text(encoding="utf-8") != render(results):
+    if read_exact(card / CARD) != render(results):
         raise DataError(f"{card / CARD} is not what its results give", found=CHANGED,
                         do="`nlakit verify` names the first difference")  # fmt: skip
     _check_pair(old.results["provenance"], new.results["provenance"])

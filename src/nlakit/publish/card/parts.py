@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,13 +121,6 @@ def examples(evaluation: Evaluation) -> list[dict[str, Any]]:
         }
         for i in picked.tolist()
     ]
-
-
-def fenced(text: str) -> str:
-    """Text as it came, in a fence that nothing in it can close."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
 
 
 def corrections(folder: Path, old: Evaluation) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from nlakit.publish.card.model_card import CARD, CHANGED, RESULTS, render
 from nlakit.publish.card.parts import CORRECTIONS
 from nlakit.publish.evaluation import Evaluation, read_evaluation
 from nlakit.publish.hub.archive import MANIFEST, read_manifest, wrong_file
-from nlakit.run.folder import FOLDERS
+from nlakit.run.folder import FOLDERS, read_exact
 
 NUMBER = re.compile(r"[−-]?\d+(?:[.,]\d+)*%?")
 # Sums in another order differ in the last bits; a changed digit differs by far more.
@@ -70,7 +70,7 @@ def verify(target: Path) -> Checked:
     if not card:
         return Checked(files, count)
     expected = render(results)
-    problem = wrong_line((folder / CARD).read_text(encoding="utf-8"), expected)
+    problem = wrong_line(read_exact(folder / CARD), expected)
     return Checked(files, count, len(NUMBER.findall(expected)), problem)
 
 
@@ -87,13 +87,17 @@ def measured(evaluation: Evaluation) -> list[Part]:
     return list(parts.values())
 
 
-def wrong_finding(evaluation: Evaluation) -> str | None:
-    """The first of the findings that the values a row do not give."""
+def findings_again(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The findings, from the values a row."""
     from nlakit.evaluate.parts.roundtrip import groups_of
 
     rows = evaluation.rows
-    again = findings(measured(evaluation), rows.doc_ids, groups_of(rows))
-    known = {tuple(one[name] for name in KEYS): one for one in again}
+    return findings(measured(evaluation), rows.doc_ids, groups_of(rows))
+
+
+def wrong_finding(evaluation: Evaluation) -> str | None:
+    """The first of the findings that the values a row do not give."""
+    known = {tuple(one[name] for name in KEYS): one for one in findings_again(evaluation)}
     for stored in evaluation.findings:
         key = tuple(stored[name] for name in KEYS)
         if key not in known:
@@ -105,11 +109,19 @@ def wrong_finding(evaluation: Evaluation) -> str | None:
 
 
 def wrong_result(evaluation: Evaluation) -> str | None:
-    """The first number of results.json that rows and values do not give: verdict with its
-    evidence, scores, gains, counts, text statistics, and the scores of each example.
+    """The first number of results.json that rows and values do not give."""
+    for name, expected in results_again(evaluation).items():
+        if found := first_difference(evaluation.results.get(name), expected, name):
+            return f"results.json, {found}"
+    return None
+
+
+def results_again(evaluation: Evaluation) -> dict[str, Any]:
+    """What rows and values give of results.json: verdict with its evidence, scores, gains, counts,
+    text statistics, and the scores of each example.
 
     Warnings, notes, the parts' details and provenance rest on the models and the training rows,
-    which are not here.
+    which are not here. Raises DataError for settings of another version of nlakit.
     """
     from nlakit.config.sections import EvalConfig
     from nlakit.evaluate.battery import assemble
@@ -142,10 +154,7 @@ def wrong_result(evaluation: Evaluation) -> str | None:
         again = json.loads(as_json(assemble(bench, parts)))
     if "roundtrip" in kept:  # else it is only what the part's details say
         again["card"] = card_block(kept["roundtrip"].of("cosine", "real"), evaluation.texts)
-    for name, expected in again.items():
-        if found := first_difference(results.get(name), expected, name):
-            return f"results.json, {found}"
-    return None
+    return again
 
 
 def first_difference(found: Any, expected: Any, where: str) -> str | None:
@@ -175,7 +184,9 @@ def _number(value: Any) -> TypeGuard[float]:
 def wrong_line(found: str, expected: str) -> str | None:
     """The first number of a card that is not the expected one, with its line; or the first line
     whose words are not."""
-    lines = zip_longest(found.splitlines(), expected.splitlines())
+    if found != expected and found.replace("\r\n", "\n") == expected.replace("\r\n", "\n"):
+        return f"{CARD}: line ends differ"
+    lines = zip_longest(found.split("\n"), expected.split("\n"))
     for place, (mine, theirs) in enumerate(lines, 1):
         if mine == theirs:
             continue
@@ -185,7 +196,7 @@ def wrong_line(found: str, expected: str) -> str | None:
             if left != right:
                 return f"{CARD} line {place}: found {left or 'none'}, expected {right or 'none'}"
         return f"{CARD} line {place}: found {mine!r}, expected {theirs!r} ({CHANGED})"
-    return None if found == expected else f"{CARD}: line ends differ"
+    return None
 
 
 def _numbers(left: str, right: str) -> Iterator[tuple[str | None, str | None]]:

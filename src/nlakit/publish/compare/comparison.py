@@ -108,9 +108,10 @@ def short_name(record: Record) -> str:
 
 def markdown(sides: Sequence[Side], records: Sequence[Record]) -> str:
     """The comparison as a page."""
-    verdicts = [f"- {s.name}: {s.origin.get('verdict') or 'no verdict'}" for s in sides]
+    verdicts = [f"- {cell(s.name)}: {s.origin.get('verdict') or 'no verdict'}" for s in sides]
     table = [HEADER, ("---",) * len(HEADER), *(map(cell, cells(one)) for one in records)]
-    title = f"# {sides[0].name} against {', '.join(side.name for side in sides[1:])}"
+    first, *others = (cell(side.name) for side in sides)
+    title = f"# {first} against {', '.join(others)}"
     lines = [title, "", *verdicts, "", NOTE, "", *(f"| {' | '.join(row)} |" for row in table)]
     return "\n".join(lines) + "\n"
 

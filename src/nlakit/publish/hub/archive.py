@@ -17,7 +17,7 @@ from nlakit.publish.evaluation import FILES
 from nlakit.publish.hub.contents import check, cleaned_page
 from nlakit.publish.hub.parcel import is_local
 from nlakit.publish.hub.places import visible_files
-from nlakit.run.folder import FOLDERS, RunDir, atomic_write, file_sha256
+from nlakit.run.folder import FOLDERS, RunDir, atomic_write, file_sha256, read_exact
 
 MANIFEST = "archive.json"
 TEXTS = ("examples", "detail", "texts", "label_texts")  # keys of results.json
@@ -88,7 +88,7 @@ def _clean_report(page: Path, cut: Mapping[str, str]) -> bool:
     if text is None:
         page.unlink()
         return True
-    changed = text != page.read_text(encoding="utf-8")
+    changed = text != read_exact(page)
     if changed:
         atomic_write(page, text)
     return changed
@@ -108,7 +108,7 @@ def copy_public(source: Path, target: Path, cut: dict[str, str]) -> bool:
     if source.suffix not in (".json", ".yaml"):
         target.write_bytes(source.read_bytes())
         return False
-    text = source.read_text(encoding="utf-8")
+    text = read_exact(source)
     data = json.loads(text) if source.suffix == ".json" else yaml.safe_load(text)
     cleaned = _public(data, cut)
     if cleaned != data and source.suffix == ".json":

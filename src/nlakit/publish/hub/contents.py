@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import escape
 
 from nlakit.errors import DataError
+from nlakit.run.folder import read_exact
 
 KEY = re.compile(
     rb"\b(hf_[A-Za-z0-9]{30,}|sk-(?=[\w-]*\d)[\w-]{20,}|AIza[\w-]{35}|AKIA[0-9A-Z]{16}"
@@ -25,7 +26,7 @@ def cleaned_page(page: Path, shown: Mapping[str, str]) -> str | None:
     """Text of a report, which shows the settings, with the paths of this machine replaced as
     `shown` says; None if its home is named still. Raises DataError if it is no text."""
     try:
-        text = page.read_text(encoding="utf-8")
+        text = read_exact(page)
     except UnicodeDecodeError as error:
         raise DataError(f"{page} cannot be read", found=error) from error
     for local in sorted(shown, key=len, reverse=True):  # a folder after what is in it

@@ -17,7 +17,7 @@ from nlakit.files.text import as_json
 from nlakit.models.embedded import NAMES as EMBEDDED
 from nlakit.publish.hub.contents import cleaned_page
 from nlakit.publish.hub.places import inside, visible_files
-from nlakit.run.folder import FOLDERS, RunDir
+from nlakit.run.folder import FOLDERS, RunDir, read_exact
 
 What = Literal["pair", "av", "ar", "tables", "trajectory"]
 ENDINGS = frozenset(
@@ -280,7 +280,7 @@ def _make_public(parcel: Parcel, base_model: str | None, scratch: Path) -> None:
 def _rewritten(file: Path, public: _Public) -> str:
     """The text of a YAML or JSON file, made anew only if it has local names."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_exact(file)
         data = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
         raise DataError(f"{file} cannot be read", found=str(error).splitlines()[0]) from error
