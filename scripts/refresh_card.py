@@ -27,7 +27,7 @@ from nlakit.run.folder import atomic_write, git_commit
 
 
 def refresh(card: Path) -> None:
-    results = card / RESULTS
+    results, commit = card / RESULTS, git_commit() or "unknown"  # before files are changed
     for place in [results, *sorted((results / CORRECTIONS).glob("*"))]:
         old = read_evaluation(place)
         found = pa.Table.from_pylist(findings_again(old), schema=SCHEMA)
@@ -35,7 +35,7 @@ def refresh(card: Path) -> None:
         write_table(place / "findings.parquet", found)
         atomic_write(place / "results.json", as_json(again, indent=1) + "\n")
     about = json.loads((results / "card.json").read_text(encoding="utf-8"))
-    about["refreshed"] = f"{__version__}, commit {git_commit() or 'unknown'}"
+    about["refreshed"] = f"{__version__}, commit {commit}"
     atomic_write(results / "card.json", as_json(about, indent=1) + "\n")
     draw_figures(read_evaluation(results), results / "figures")
     write_manifest(results)
