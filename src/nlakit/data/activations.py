@@ -30,6 +30,7 @@ from nlakit.models.subject import (
     sliced_decoder,
 )
 from nlakit.run.folder import Rows, RunDir
+from nlakit.run.inputs import subject_files
 from nlakit.run.progress import ticker
 from nlakit.run.stage import stage
 
@@ -93,7 +94,12 @@ def shared_full(subject: Subject) -> Any:
     return decoder_of(subject.model)
 
 
-@stage("activations", parents=("corpus",), sections=("activations", "subject", "seed"))
+@stage(
+    "activations",
+    parents=("corpus",),
+    sections=("activations", "subject", "seed"),
+    outside=subject_files,
+)
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Write `part-NNNNN.parquet`, one a chunk of documents.
 

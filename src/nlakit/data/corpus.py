@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 
 from nlakit.config.sections import CorpusConfig, RunConfig
 from nlakit.data.dedup import exact_key, near_duplicates
-from nlakit.data.sources import Document, read_source
+from nlakit.data.sources import Document, read_source, source_files
 from nlakit.errors import DataError
 from nlakit.files.text import as_json
 from nlakit.run.folder import Rows, RunDir, atomic_path, atomic_write
+from nlakit.run.inputs import Reads
 from nlakit.run.progress import ticker
 from nlakit.run.stage import stage
 
@@ -28,7 +29,13 @@ SCHEMA = pa.schema([("doc_id", pa.string()), ("source_family", pa.string()), ("t
 ROW_GROUP = 4096
 
 
-@stage("corpus", sections=("corpus", "seed"))
+def files_read(config: RunConfig) -> Reads:
+    """The files of all sources."""
+    found = {source.path: source_files(source) for source in config.corpus.sources}
+    return {named: files for named, files in found.items() if files}
+
+
+@stage("corpus", sections=("corpus", "seed"), outside=files_read)
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Write the documents all later stages draw from.
 

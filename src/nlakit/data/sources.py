@@ -78,6 +78,17 @@ def _open(source: SourceConfig) -> Iterator[Document]:
     return _documents(source, _read_file(source, path), name, name)
 
 
+def source_files(source: SourceConfig) -> list[Path]:
+    """The files that a source is read from; none of the embedded corpus, of a dataset, and of what
+    is not on this machine."""
+    path = Path(source.path).expanduser()
+    if source.dataset is not None or source.path == "demo" or not path.exists():
+        return []
+    return (
+        [path / name for name in _with_documents(path, _names(path))] if path.is_dir() else [path]
+    )
+
+
 def _documents(
     source: SourceConfig, records: Iterable[Record], prefix: str, family: str
 ) -> Iterator[Document]:
@@ -155,8 +166,7 @@ def _read_folder(source: SourceConfig, folder: Path) -> Iterator[Document]:
     A text file's family is the folder it lies in: a family a document would leave nothing to
     stratify the split by.
     """
-    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    names = _names(folder)
     chosen = _with_documents(folder, names)
     if not chosen:
         endings = sorted({"".join(name.suffixes[-2:]) or "(none)" for name in names})
@@ -173,6 +183,12 @@ def _read_folder(source: SourceConfig, folder: Path) -> Iterator[Document]:
         prefix = stem if stems[stem] == 1 else name.as_posix()
         family = path.resolve().parent.name if ending(name) == ".txt" else bare_name(name)
         yield from _documents(source, _read_file(source, path), prefix, family)
+
+
+def _names(folder: Path) -> list[Path]:
+    """The files below a folder, relative to it, hidden ones left out."""
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return [name for name in names if not any(part.startswith(".") for part in name.parts)]
 
 
 def _with_documents(folder: Path, names: Sequence[Path]) -> list[Path]:

@@ -24,16 +24,25 @@ from nlakit.errors import DataError
 from nlakit.files.parquet import matrix, read_table, write_table
 from nlakit.models.subject import Subject, load_subject, subject_sha256
 from nlakit.run.folder import Rows, RunDir, file_sha256, git_commit, library_versions
+from nlakit.run.inputs import Reads, subject_files
 from nlakit.run.stage import stage
 
 PARTS = ("av", "ar", "rl", "test")
 MEAN_FILE = "mean_unit.safetensors"
 
 
+def files_read(config: RunConfig) -> Reads:
+    """The subject, and imported tables with their sidecars."""
+    source = config.tables.source
+    tables = [*Path(source).glob("*.parquet"), *Path(source).glob("*.yaml")] if source else []
+    return {**subject_files(config), **({source: tables} if source and tables else {})}
+
+
 @stage(
     "tables",
     parents=("activations", "split", "labels"),
     sections=("tables", "subject", "seed"),
+    outside=files_read,
     alone=lambda config: config.tables.source is not None,
 )
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:

@@ -14,7 +14,7 @@ from nlakit.config.sections import RunConfig
 from nlakit.errors import ConfigError
 from nlakit.run.folder import FOLDERS, Manifest, RunDir
 from nlakit.run.progress import say
-from nlakit.run.stage import State, refuse_changed_settings, stage_state
+from nlakit.run.stage import State, begun, refuse_changes, stage_state
 
 MODULES = {
     "corpus": "nlakit.data.corpus",
@@ -75,7 +75,7 @@ def run(
                 say(f"{name}: the old result is kept in {old}")
         wanted = [name for name in needed(config) if name in stages]
         for name in wanted:
-            refuse_changed_settings(stage_run(name), config, rundir)
+            refuse_changes(stage_run(name), config, rundir)
         # Only now: config.yaml describes what the finished stages were made with.
         RunDir.create(path, config)
         for name in wanted:
@@ -118,9 +118,7 @@ def run_stage(name: str, config: RunConfig, rundir: RunDir) -> Manifest:
     """Run one stage and say what it did."""
     before = rundir.manifest(name)
     if before is None:
-        say(
-            f"{name}: {'resuming' if (rundir.folder(name) / 'begin.json').exists() else 'starting'}"
-        )
+        say(f"{name}: {'resuming' if begun(rundir.folder(name)) else 'starting'}")
     manifest: Manifest = stage_run(name)(config, rundir)
     rows = manifest.rows
     dropped = ", ".join(f"{count} {reason}" for reason, count in rows.dropped.items() if count)

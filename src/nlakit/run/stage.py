@@ -26,6 +26,7 @@ from nlakit.run.folder import (
     git_commit,
     library_versions,
 )
+from nlakit.run.inputs import Outside, changed_inputs, nothing, write_inputs
 from nlakit.run.peak import peak_memory
 
 SPACE_TO_WRITE = 1 << 20  # bytes; with less left, a failed write is a full disk
@@ -41,14 +42,15 @@ def stage(
     *,
     parents: Sequence[str] = (),
     sections: Sequence[str] = (),
+    outside: Outside = nothing,
     alone: Callable[[RunConfig], bool] = lambda config: False,
 ) -> Any:
     """Turn a body `(config, rundir, folder) -> Rows` into a stage `run(config, rundir)`.
 
-    `sections` names the settings the result depends on; `alone` says whether under a configuration
-    it rests on no other stage. The stage returns its manifest at once if
-    it is finished and unchanged, resumes if half-done, and raises RunError if a setting or a
-    parent changed.
+    `sections` names the settings the result depends on, `outside` the files it reads that no other
+    stage made; `alone` says whether under a configuration it rests on no other stage. The stage
+    returns its manifest at once if it is finished and unchanged, resumes if half-done, and raises
+    RunError if a setting, a parent or a file changed.
     """
 
     def parents_of(config: RunConfig) -> tuple[str, ...]:
@@ -58,14 +60,16 @@ def stage(
         @functools.wraps(body)
         def run(config: RunConfig, rundir: RunDir) -> Manifest:
             begin = _begin_record(config, rundir, name, parents_of(config), sections)
-            manifest = rundir.manifest(name)
+            manifest, folder, reads = rundir.manifest(name), rundir.folder(name), outside(config)
             if manifest is not None:
-                _refuse_stale(rundir, name, begin, _begin_of(manifest, rundir, name))
+                then = _begin_of(manifest, rundir, name)
+                _refuse_stale(rundir, name, changes(begin, then) + changed_inputs(folder, reads))
                 return manifest
-            folder = rundir.folder(name)
-            if (folder / "begin.json").exists():
+            if begun(folder):
                 saved = json.loads((folder / "begin.json").read_text(encoding="utf-8"))
-                _refuse_stale(rundir, name, begin, saved)
+                _refuse_stale(rundir, name, changes(begin, saved) + changed_inputs(folder, reads))
+            else:
+                write_inputs(folder, reads)
             atomic_write(folder / "begin.json", json.dumps(begin, indent=1) + "\n")
             return _run_body(body, config, rundir, name, begin)
 
@@ -73,9 +77,17 @@ def stage(
         run.parents = tuple(parents)  # type: ignore[attr-defined]
         run.parents_of = parents_of  # type: ignore[attr-defined]
         run.sections = tuple(sections)  # type: ignore[attr-defined]
+        run.outside = outside  # type: ignore[attr-defined]
         return run
 
     return decorate
+
+
+def begun(folder: Path) -> bool:
+    """Whether a stage has made something. One that failed before it did begins anew, so that a
+    mended source or setting needs no --redo."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return any(not path.name.startswith(".") and path.name != "begin.json" for path in files)
 
 
 def _begin_record(
@@ -189,10 +201,7 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
         yield f"{prefix}: {old!r} -> {new!r}"
 
 
-def _refuse_stale(
-    rundir: RunDir, name: str, now: Mapping[str, Any], then: Mapping[str, Any]
-) -> None:
-    lines = changes(now, then)
+def _refuse_stale(rundir: RunDir, name: str, lines: Sequence[str]) -> None:
     if lines:
         raise RunError(
             f"stage {name} in {rundir.path} was made under other conditions",
@@ -201,21 +210,23 @@ def _refuse_stale(
         )
 
 
-def refuse_changed_settings(stage_run: Any, config: RunConfig, rundir: RunDir) -> None:
-    """Raise RunError if a stage was begun under other settings, before anything is touched."""
+def refuse_changes(stage_run: Any, config: RunConfig, rundir: RunDir) -> None:
+    """Raise RunError if a stage was begun under other settings or on other files, before anything
+    is touched."""
     path = rundir.folder(stage_run.stage_name) / "begin.json"
-    if not path.exists():
+    if not path.exists() or not begun(path.parent):
         return
     saved = json.loads(path.read_text(encoding="utf-8"))
     now = {**saved, **_settings_record(config, stage_run.sections)}
-    _refuse_stale(rundir, stage_run.stage_name, now, saved)
+    lines = changes(now, saved) + changed_inputs(path.parent, stage_run.outside(config))
+    _refuse_stale(rundir, stage_run.stage_name, lines)
 
 
 def stage_state(stage_run: Any, config: RunConfig, rundir: RunDir) -> tuple[State, list[str]]:
     """State of a stage under a configuration, with what changed if it is stale."""
     name = stage_run.stage_name
     folder = rundir.folder(name)
-    if not (folder / "begin.json").exists():
+    if not (folder / "begin.json").exists() or not begun(folder):
         return "missing", []
     try:
         manifest = rundir.manifest(name)
@@ -224,6 +235,7 @@ def stage_state(stage_run: Any, config: RunConfig, rundir: RunDir) -> tuple[Stat
         return "stale", [str(error)]
     saved = json.loads((folder / "begin.json").read_text(encoding="utf-8"))
     lines = changes(now, _begin_of(manifest, rundir, name) if manifest else saved)
+    lines += changed_inputs(folder, stage_run.outside(config))
     if lines:
         return "stale", lines
     return ("done" if manifest else "partial"), []

@@ -37,11 +37,22 @@ from nlakit.run.folder import (
     git_commit,
     library_versions,
 )
+from nlakit.run.inputs import Reads, model_files, subject_files
 from nlakit.run.progress import say, ticker
 from nlakit.run.stage import stage
 
 
-@stage("eval", parents=("tables", "pair"), sections=("eval", "subject", "seed"))
+def files_read(config: RunConfig) -> Reads:
+    """The subject, and the model of sentence embeddings."""
+    return {**subject_files(config), **model_files(config.eval.embedding)}
+
+
+@stage(
+    "eval",
+    parents=("tables", "pair"),
+    sections=("eval", "subject", "seed"),
+    outside=files_read,
+)
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Evaluate a run's pair on its test part; `write_evaluation` names the files."""
     settings, pair = config.eval, rundir.need("pair")

@@ -20,6 +20,7 @@ from nlakit.files.rows import TableRows, read_mean, read_rows
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
 from nlakit.run.folder import Rows, RunDir
+from nlakit.run.inputs import Reads, half_files, subject_files
 from nlakit.run.stage import stage
 from nlakit.train.loop import Trainer
 
@@ -125,7 +126,17 @@ def copy_mean(rundir: RunDir, folder: Path) -> None:
     shutil.copyfile(source, folder / "mean_unit.safetensors")
 
 
-@stage("ar", parents=("tables",), sections=("ar", "subject", "seed", "start"))
+def files_read(config: RunConfig) -> Reads:
+    """The subject, and the half that the training goes on from."""
+    return {**subject_files(config), **half_files(config.start.ar if config.start else None)}
+
+
+@stage(
+    "ar",
+    parents=("tables",),
+    sections=("ar", "subject", "seed", "start"),
+    outside=files_read,
+)
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Train on the `ar` part; measure on documents of the `rl` part, which SFT never sees."""
     rows, contract = read_rows(rundir, "ar")

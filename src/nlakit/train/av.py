@@ -18,6 +18,7 @@ from nlakit.files.rows import TableRows, read_mean, read_rows
 from nlakit.models.subject import load_subject
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.run.folder import Rows, RunDir
+from nlakit.run.inputs import Reads, half_files, subject_files
 from nlakit.run.progress import say
 from nlakit.run.stage import stage
 from nlakit.train.ar import copy_mean, enable_checkpointing
@@ -110,7 +111,17 @@ def build(config: RunConfig, contract: Contract, subject: Any, mean: Any) -> Ver
     return module
 
 
-@stage("av", parents=("tables",), sections=("av", "subject", "seed", "start"))
+def files_read(config: RunConfig) -> Reads:
+    """The subject, and the half that the training goes on from."""
+    return {**subject_files(config), **half_files(config.start.av if config.start else None)}
+
+
+@stage(
+    "av",
+    parents=("tables",),
+    sections=("av", "subject", "seed", "start"),
+    outside=files_read,
+)
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Train on the `av` part; measure on documents of the `rl` part, which SFT never sees."""
     rows, contract = read_rows(rundir, "av")

@@ -19,6 +19,7 @@ from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, load_subject
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.run.folder import Rows, RunDir, atomic_write
+from nlakit.run.inputs import subject_files
 from nlakit.run.progress import ticker
 from nlakit.run.stage import stage
 from nlakit.train.ar import ARTask, copy_mean, enable_checkpointing
@@ -80,7 +81,12 @@ def with_labels(rows: TableRows, rundir: RunDir, share: float) -> TableRows:
     return rows.join(ar.take(range(max(len(ar) - count, 0), len(ar))))
 
 
-@stage("pair", parents=("tables", "ar", "av"), sections=("pair", "decoding", "subject", "seed"))
+@stage(
+    "pair",
+    parents=("tables", "ar", "av"),
+    sections=("pair", "decoding", "subject", "seed"),
+    outside=subject_files,
+)
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Write `ar/` (adapted) and `av/` (as trained): the pair that is evaluated and used."""
     settings = config.pair

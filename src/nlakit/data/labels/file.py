@@ -63,7 +63,10 @@ class FileLabeler:
         self._awaited, self._matched = rows, False
         self._names: Sequence[str] = ()  # of the columns, and an example, for errors
         self._example = ""
-        tables = [table for file in label_files(self.path) for table in self._read(file)]
+        files = label_files(self.path)
+        left_out = [file for file in _candidates(self.path) if file not in files]
+        say_left_out(self.path, [str(file.relative_to(self.path)) for file in left_out])
+        tables = [table for file in files for table in self._read(file)]
         if not sum(table.num_rows for table in tables):
             raise DataError(f"{self.path} has no labels", found="0 rows", do="give another file")
         # One chunk a column: rows are taken from it by index, again and again.
@@ -234,10 +237,7 @@ def label_files(path: Path) -> list[Path]:
             found=f"working folder {Path.cwd()}",
             do=f"set labels.file.path to a file ({kinds}) or a folder of them",
         )
-    files = [path]
-    if path.is_dir():
-        inside = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
-        files = sorted(path / file for file in inside if not _hidden(file))
+    files = _candidates(path)
     chosen = [file for file in files if ending(file) in LABEL_READERS]
     if not chosen:
         endings = sorted({file.suffix or "(none)" for file in files})
@@ -246,8 +246,15 @@ def label_files(path: Path) -> list[Path]:
             found=f"endings {', '.join(endings)}" if endings else "no files",
             do=f"supported endings: {kinds}",
         )
-    say_left_out(path, [str(file.relative_to(path)) for file in files if file not in chosen])
     return chosen
+
+
+def _candidates(path: Path) -> list[Path]:
+    """A file itself, or all files below a folder by name, hidden ones left out."""
+    if not path.is_dir():
+        return [path]
+    inside = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
+    return sorted(path / file for file in inside if not _hidden(file))
 
 
 def _hidden(file: Path) -> bool:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from nlakit.config.labels import LabelsConfig, RequestsConfig
 from nlakit.config.sections import RunConfig
 from nlakit.core.text.lint import Limits, first_hard, lint
-from nlakit.data.labels.file import FileLabeler
+from nlakit.data.labels.file import FileLabeler, label_files
 from nlakit.data.labels.labeler import Label, Labeler, LabelRequest, label_table
 from nlakit.data.labels.offline import Background, OfflineLabeler
 from nlakit.data.labels.quality import lines, quality, write_sheet
@@ -20,6 +20,7 @@ from nlakit.errors import DataError, RunError
 from nlakit.files.parquet import read_table, write_table
 from nlakit.files.text import as_json
 from nlakit.run.folder import Rows, RunDir, atomic_write
+from nlakit.run.inputs import Reads
 from nlakit.run.progress import say, ticker
 from nlakit.run.stage import stage
 
@@ -135,7 +136,18 @@ def warn_of_marker(marker: str | None, texts: Sequence[str]) -> None:
         )
 
 
-@stage("labels", parents=("corpus", "activations"), sections=("labels",))
+def files_read(config: RunConfig) -> Reads:
+    """Labels made before, or the prompts that replace nlakit's own."""
+    settings = config.labels
+    if settings.labeler == "file" and settings.file is not None:
+        path = Path(settings.file.path).expanduser()
+        return {settings.file.path: label_files(path)} if path.exists() else {}
+    named = settings.prompts.model_dump().values() if settings.labeler == "services" else ()
+    prompts = {name: Path(name).expanduser() for name in named if name}
+    return {name: [path] for name, path in prompts.items() if path.is_file()}
+
+
+@stage("labels", parents=("corpus", "activations"), sections=("labels",), outside=files_read)
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Write `part-NNNNN.parquet` (the columns of labeler.SCHEMA), quality.json and sheet.csv."""
     settings: LabelsConfig = config.labels

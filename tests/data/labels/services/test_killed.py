@@ -192,6 +192,4 @@ def test_a_prompt_edited_between_two_sittings_is_refused(
         assert list((run / "04_labels").glob("part-*.parquet"))
         prompt.write_text("Label it otherwise: {text}")
         assert start(run, log).wait() == 2
-    assert "the labeler prompt has changed since this labelling began" in " ".join(
-        log.read_text().split()
-    )
+    assert f"{prompt} was changed after it was read" in " ".join(log.read_text().split())
