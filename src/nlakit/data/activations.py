@@ -63,9 +63,11 @@ class Reader:
         """For b sequences: layer → `(n, d)` float32 over all positions in order, and for each
         position the ids and chances of the `expected` likeliest next tokens.
 
-        Raises DataError if an activation is not finite.
+        Raises DataError if an activation is not finite, or a sequence is longer than the subject
+        can read.
         """
         width = max(len(row) for row in ids)
+        self.subject.check_length(width)
         padded = [[*row, *[0] * (width - len(row))] for row in ids]
         mask = [[1] * len(row) + [0] * (width - len(row)) for row in ids]
         device = self.subject.device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +37,7 @@ TEXT_KEYS = {
 TOWERS = re.compile(
     r"(model\.)?(vision_|audio_|visual\.|embed_vision\.|embed_audio\.|multi_modal_)"
 )
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 DROPOUT = re.compile(r"dropout|pdrop")
 # Buffers of old checkpoints that the model computes itself: causal masks, rotary frequencies.
 BUFFERS = re.compile(r".*(\.attn\.bias|\.masked_bias|rotary_emb\.inv_freq|position_ids)")
@@ -48,11 +49,10 @@ def load_causal_lm(source: str, dtype: torch.dtype, **options: Any) -> tuple[Any
     Of a multimodal checkpoint only the text model is built, and its weights alone are read. Raises
     OSError, ValueError or KeyError as transformers does.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    known = {name: options[name] for name in ("revision", "trust_remote_code") if name in options}
-    config = AutoConfig.from_pretrained(source, **known)
+    config = read_config(source, options)
     text = config.get_text_config(decoder=True)
     kind: Any = AutoModelForCausalLM
     if text is not config and type(text) in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -73,6 +73,21 @@ def load_causal_lm(source: str, dtype: torch.dtype, **options: Any) -> tuple[Any
         info["unexpected_keys"] = [key for key in unexpected if not TOWERS.match(key)]
     _train_as_used(model)
     return model, info
+
+
+def read_config(source: str, options: Mapping[str, Any]) -> Any:
+    """A checkpoint's configuration. Raises OSError, ValueError or KeyError as transformers does."""
+    from transformers import AutoConfig
+
+    known = {name: options[name] for name in ("revision", "trust_remote_code") if name in options}
+    return AutoConfig.from_pretrained(source, **known)
+
+
+def position_limit(config: Any) -> int | None:
+    """Tokens that the positions of a text model reach to, by its configuration, learned ones or
+    rotary; None where it names no limit."""
+    found = (getattr(config, name, None) for name in POSITIONS)
+    return next((count for count in found if isinstance(count, int) and count > 0), None)
 
 
 @contextmanager

@@ -108,6 +108,7 @@ class NLA:
         ids = encode(self.subject.tokenizer, text, special=True)
         if not text.strip():
             raise DataError("the text is empty", do="give some text to read")
+        self.subject.check_length(len(ids))
         places = resolve_positions(positions, len(ids))
         layer = self.contract.layer
         if self._reader is None:

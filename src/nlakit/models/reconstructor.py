@@ -58,19 +58,22 @@ class Reconstructor(nn.Module):
                 found=f"{contract.ar_blocks} blocks of {subject.blocks}",
                 do=f"set --ar-blocks, or ar.blocks of the configuration, to 1 to {subject.blocks}",
             )
+        self.positions = subject.positions
         blocks = sliced_decoder(subject.model, contract.ar_blocks)
         self.decoder: Any = trainable(blocks, lora, seed)
         self.head = nn.Linear(subject.d_model, subject.d_model, bias=False, device=self.device)
         nn.init.eye_(self.head.weight)
 
     def encode(self, explanation: str, max_tokens: int) -> list[int]:
-        """Prompt ids of an explanation; a long explanation is cut, never the suffix.
+        """Prompt ids of an explanation; one that is too long for `max_tokens`, or for the subject,
+        is cut, never the suffix.
 
         Raises ContractError if the ids do not end in the suffix of the contract, ConfigError if
         `max_tokens` leave no room for more than the suffix.
         """
         ids = encode(self.tokenizer, self.contract.ar_prompt(explanation.strip()), special=True)
         check_suffix(ids, self.suffix)
+        max_tokens = min(max_tokens, self.positions or max_tokens)
         check_room(max_tokens, len(self.suffix), "the suffix of the AR prompt")
         if len(ids) > max_tokens:
             ids = ids[: max_tokens - len(self.suffix)] + list(self.suffix)

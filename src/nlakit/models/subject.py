@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import DynamicCache
 
-from nlakit.config.sections import SubjectConfig
+from nlakit.config.sections import RunConfig, SubjectConfig
 from nlakit.core.injection import inject
-from nlakit.errors import ModelError, first_line
+from nlakit.errors import ConfigError, DataError, ModelError, first_line
 from nlakit.models.embedded import source_of
 from nlakit.models.families import (
     LAYER_NAMES,
@@ -30,11 +30,15 @@ from nlakit.models.families import (
     check_weights,
     is_tested,
     load_causal_lm,
+    position_limit,
+    read_config,
     text_config,
 )
 from nlakit.models.head import head_of
 from nlakit.models.precision import check_finite, pick_device, settled
 from nlakit.models.quantise import check_quantisation, loading_options, prepare
+
+UNKNOWN = 10**9  # positions; tokenizers say 1e30 where nobody told them
 
 
 def decoder_of(model: nn.Module) -> nn.Module:
@@ -119,6 +123,21 @@ class Subject:
     def blocks(self) -> int:
         return len(blocks_of(decoder_of(self.model)))
 
+    @property
+    def positions(self) -> int | None:
+        """Tokens that a text may have; None if neither model nor tokenizer names a limit."""
+        named = self.tokenizer.model_max_length  # an astronomical number where it is unknown
+        return position_limit(text_config(self.model)) or (named if named < UNKNOWN else None)
+
+    def check_length(self, tokens: int) -> None:
+        """Raise DataError for a text of more tokens than the subject has positions."""
+        if self.positions is not None and tokens > self.positions:
+            raise DataError(
+                "the text is longer than the subject can read",
+                found=f"{tokens} tokens, {self.positions} positions in {self.config.model}",
+                do="give a shorter one, or a part of it",
+            )
+
     def embedding_norm(self, sample: int = 4096) -> float:
         """Mean norm of what the embedding layer puts out, over evenly spaced token ids."""
         embed = self.model.get_input_embeddings()
@@ -155,11 +174,7 @@ def load_subject(config: SubjectConfig) -> Subject:
     except (
         OSError, ValueError, KeyError, TypeError, StrictDataclassError, SafetensorError
     ) as error:  # fmt: skip
-        raise ModelError(
-            f"cannot load the subject {config.model}",
-            found=first_line(error),
-            do="give a local folder, a hub id, or gemma-3-270m (embedded)",
-        ) from error
+        raise _unloadable(config, error) from error
     check_weights(config.model, info)
     device = pick_device(config.device)
     check_quantisation(model, config)
@@ -171,6 +186,39 @@ def load_subject(config: SubjectConfig) -> Subject:
     subject = Subject(model, tokenizer, config, device, source)
     check_layer(subject, config.layer)
     return subject
+
+
+def _unloadable(config: SubjectConfig, error: Exception) -> ModelError:
+    return ModelError(
+        f"cannot load the subject {config.model}",
+        found=first_line(error),
+        do="give a local folder, a hub id, or gemma-3-270m (embedded)",
+    )
+
+
+def check_lengths(config: RunConfig) -> None:
+    """Raise ConfigError for settings that make texts longer than the subject's positions reach,
+    ModelError if there is no such subject. Of the checkpoint, its configuration alone is read."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    subject = config.subject
+    try:
+        found = read_config(source_of(subject.model), reading_options(subject))
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        raise _unloadable(subject, error) from error
+    limit = position_limit(found.get_text_config(decoder=True))
+    halves = {"ar": config.ar, "av": config.av, "pair": config.pair}
+    asked = {f"{name}.max_tokens": half.max_tokens for name, half in halves.items()}
+    asked["decoding.max_new_tokens"] = config.decoding.max_new_tokens
+    if not config.tables.source:
+        asked["activations.max_tokens"] = config.activations.max_tokens
+    over = [f"{name} {count}" for name, count in asked.items() if limit and count > limit]
+    if over:
+        raise ConfigError(
+            f"the settings make texts longer than {subject.model} can read",
+            found=f"{', '.join(over)}; the model has {limit} positions",
+            do=f"set them to {limit} or less",
+        )
 
 
 def reading_options(config: SubjectConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,7 @@ class Verbalizer(nn.Module):
         self.decoder: Any = decoder_of(model)
         self.prompt = encode(self.tokenizer, contract.av_prompt(), special=True)
         self.close = encode(self.tokenizer, contract.nlakit.av_close, special=False)
+        self.positions = subject.positions
         self._pending: torch.Tensor | None = None
         # Rows, columns and vectors of the forward that runs. Blocks that are recomputed in the
         # backward pass need them again, so they stay until the next forward.
@@ -149,6 +151,7 @@ class Verbalizer(nn.Module):
 
         Raises ConfigError if `max_tokens` leave no room between the prompt and the tag.
         """
+        max_tokens = min(max_tokens, self.positions or max_tokens)
         taken = len(self.prompt) + len(self.close)
         check_room(max_tokens, taken, "the AV prompt and the closing tag")
         # Encoded apart, so that the tag never merges with the text before it.
@@ -237,9 +240,11 @@ class Verbalizer(nn.Module):
         return texts
 
     def decoding(self) -> Decoding:
-        """Greedy decoding with the limits of the contract."""
+        """Greedy decoding with the limits of the contract, and of the subject's positions."""
         recorded = self.contract.nlakit
-        return Decoding(recorded.max_new_tokens, no_repeat_ngram=recorded.no_repeat_ngram)
+        room = (self.positions or math.inf) - len(self.prompt)
+        limit = int(min(recorded.max_new_tokens, room))
+        return Decoding(limit, no_repeat_ngram=recorded.no_repeat_ngram)
 
     def save(self, folder: Path) -> None:
         """Adapter or own weights, and sidecar."""

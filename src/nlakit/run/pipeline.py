@@ -69,11 +69,12 @@ def run(
     rundir.check_format()
     with rundir.lock():
         config = settled(begun_in(config, rundir))
+        wanted = [name for name in needed(config) if name in stages]
+        check_subject(config, rundir, wanted, with_children(redo))
         for name in with_children(redo):
             old = rundir.set_aside(name)
             if old:
                 say(f"{name}: the old result is kept in {old}")
-        wanted = [name for name in needed(config) if name in stages]
         for name in wanted:
             refuse_changes(stage_run(name), config, rundir)
         # Only now: config.yaml describes what the finished stages were made with.
@@ -81,6 +82,18 @@ def run(
         for name in wanted:
             run_stage(name, config, rundir)
     return rundir
+
+
+def check_subject(
+    config: RunConfig, rundir: RunDir, wanted: Collection[str], redone: Collection[str]
+) -> None:
+    """Raise ModelError or ConfigError, before a corpus is made and labels are paid for, if a stage
+    that is still to run could not read the subject or the lengths that are set."""
+    to_run = (name for name in wanted if name in redone or rundir.manifest(name) is None)
+    if any("subject" in stage_run(name).sections for name in to_run):
+        from nlakit.models.subject import check_lengths
+
+        check_lengths(config)
 
 
 def begun_in(config: RunConfig, rundir: RunDir) -> RunConfig:

@@ -27,6 +27,7 @@ from nlakit.data.split import GROUP_SHARE, normalised_shares
 from nlakit.errors import ConfigError
 from nlakit.files.parquet import read_table
 from nlakit.models.precision import settled
+from nlakit.models.subject import check_lengths
 from nlakit.run.folder import RunDir
 from nlakit.run.stage import stage_state
 from nlakit.studies.budget import SCATTER, Budgets, stage_memory
@@ -96,6 +97,7 @@ def predict(config: RunConfig, rundir: RunDir) -> Plan:
             do="leave tables.source out to see what the stages after it cost",
         )
     survey = survey_documents(config, rundir)
+    check_lengths(config)
     measured = calibrate(config, survey.sample, survey.texts)
     memory = _memory(config, measured)
     caption = CAPTION.format(

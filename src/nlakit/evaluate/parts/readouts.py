@@ -71,13 +71,15 @@ def continuations(
     """How the subject itself goes on after each source, greedily.
 
     Sources of equal length share a batch; to make lengths equal, up to 15 of a source's first
-    tokens are left out.
+    tokens are left out, and more where the subject has no positions for all of them.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     prompts = []
     front = encode(av.tokenizer, "", special=True)
+    room = av.positions - len(front) - tokens if av.positions else None
     for row, source in enumerate(sources):
         ids = encode(av.tokenizer, source, special=False)
+        ids = ids[-room:] if room else ids
         ids = ids[len(ids) % CUT :] if len(ids) > CUT else ids
         prompts.append([*front, *ids])
         groups[len(prompts[-1])].append(row)
