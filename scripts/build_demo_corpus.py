@@ -5,8 +5,9 @@ or under a permissive licence (see ``src/nlakit/data/demo/SOURCES.md``). Every d
 checked against a SHA-256 digest, and nothing in the build is random, so two runs give the same
 bytes (with the same pyarrow).
 
-Run ``python scripts/build_demo_corpus.py [CACHE_FOLDER]``; it needs ``npm``, ``apt-get`` and
-``dpkg-deb`` on the path, and pyarrow.
+    python scripts/build_demo_corpus.py [CACHE_FOLDER]
+
+It needs ``npm``, ``apt-get`` and ``dpkg-deb`` on the path, and pyarrow.
 """
 
 from __future__ import annotations

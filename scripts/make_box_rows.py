@@ -64,8 +64,8 @@ def labelled(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder for the corpus and the split")
-    config = load_config(EXAMPLE)
-    rundir = pipeline.run(config, parser.parse_args().run, stages=("corpus", "split"))
+    given, config = parser.parse_args(), load_config(EXAMPLE)
+    rundir = pipeline.run(config, given.run, stages=("corpus", "split"))
     corpus = read_table(rundir.need("corpus") / "corpus.parquet")
     reader = activations.Reader(
         load_subject(config.subject), [config.subject.layer], config.activations.expected_tokens

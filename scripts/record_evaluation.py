@@ -1,6 +1,7 @@
 """Write docs/results/NAME.md from the folder of an evaluation: every figure comes from its files.
 
-python scripts/record_evaluation.py runs/eval-demo --name box --command "nlakit eval demo"
+python scripts/record_evaluation.py runs/eval-demo --name box --command "nlakit eval demo" \\
+    --took "2 minutes"
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write docs/results/labels.md from the files that the measurements left.
 
     NLAKIT_RECORD=DIR NLAKIT_LABEL_ROWS=5000 NLAKIT_LABEL_KILLS=20 NLAKIT_QUOTA_SECONDS=60 \\
-        python -m pytest tests/data/services/test_killed.py
+        python -m pytest tests/data/labels/services/test_killed.py
     python benchmarks/labelling.py --json DIR/labelling.json
     nlakit corpus|activations|labels examples/labels-local.yaml --out DIR/run
     python scripts/record_labels.py DIR
@@ -99,7 +99,7 @@ def main() -> None:
     text += lines(
         "Killed and faulted",
         f"NLAKIT_LABEL_ROWS={killed['rows']} NLAKIT_LABEL_KILLS={killed['kills']} "
-        "python -m pytest tests/data/services/test_killed.py",
+        "python -m pytest tests/data/labels/services/test_killed.py",
         {
             **killed,
             "bound (distinct prompts + faults + kills × 32)": bound,
@@ -109,7 +109,8 @@ def main() -> None:
     asleep = [line for line in quota["log"].splitlines() if "asleep" in line]
     text += lines(
         "A daily quota, killed while asleep",
-        "NLAKIT_QUOTA_SECONDS=60 python -m pytest tests/data/services/test_killed.py -k asleep",
+        "NLAKIT_QUOTA_SECONDS=60 "
+        "python -m pytest tests/data/labels/services/test_killed.py -k asleep",
         {
             "rows": quota["rows"],
             "seconds from the end of the quota to the last row": round(quota["slept"], 1),
@@ -121,7 +122,7 @@ def main() -> None:
     )
     speed.pop("commit")
     text += lines("Throughput and memory", "python benchmarks/labelling.py", speed)
-    target = Path(__file__).parent.parent / "docs" / "results" / "labels.md"
+    target = Path("docs/results/labels.md")
     target.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 

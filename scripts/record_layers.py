@@ -17,7 +17,7 @@ from rich.console import Console
 
 from nlakit.studies.layers import table_of
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RESULTS = Path("docs/results")
 
 
 def main(folder: Path, command: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +232,42 @@ def toy_settings(model: Path, corpus: Path, **overrides: Any) -> dict[str, Any]:
         "eval": {"rows": 12, "control_rows": 4, "permutations": 100},
     }
     return given | overrides
+
+
+@pytest.fixture(scope="session")
+def embedded_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What stands in the place of the embedded model where documents name it."""
+    from tests import toyplace
+
+    return toyplace.toy_model(tmp_path_factory.mktemp("embedded"), toyplace.EMBEDDED_BLOCKS)
+
+
+@pytest.fixture(scope="session")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What `tests.toyplace` builds."""
+    from tests import labelserver, toyplace
+
+    with labelserver.running() as (url, _):
+        yield toyplace.build(tmp_path_factory.mktemp("place"), url)
+
+
+@pytest.fixture
+def place(
+    master: Path, embedded_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Path]]:
+    """`place(*words)`: work in a folder that holds a copy of what the words name."""
+    from nlakit.models import embedded
+    from nlakit.studies import calibrate
+    from tests import toyplace
+
+    monkeypatch.setattr(embedded, "embedded_model", lambda: embedded_toy)
+    monkeypatch.setattr(calibrate, "matmul_speed", lambda *args, **options: 1e11)
+    folder = tmp_path / "place"
+    folder.mkdir()
+
+    def fill(*words: str) -> Path:
+        toyplace.copied(master, folder, words)
+        return folder
+
+    with toyplace.at(folder):
+        yield fill
