@@ -19,9 +19,9 @@ from nlakit.data.activations import Reader
 from nlakit.errors import ConfigError, DataError, ModelError
 from nlakit.evaluate.parts.readouts import continuations
 from nlakit.models import families
-from nlakit.models.families import position_limit
+from nlakit.models.families import check_lengths, position_limit
 from nlakit.models.reconstructor import Reconstructor
-from nlakit.models.subject import check_lengths, load_subject
+from nlakit.models.subject import load_subject
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.run import pipeline
 from nlakit.studies.plan import predict

@@ -33,6 +33,11 @@ class SubjectConfig(Section):
     ple_on_cpu: bool = Field(
         default=False, description="keep Gemma's per-layer embeddings in main memory"
     )
+    bos: Literal["auto", "add", "tokenizer"] = Field(
+        default="auto",
+        description="the token that begins a text: put there by nlakit, left to the tokenizer, or "
+        "added where the tokenizer leaves out one that the model needs",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, mps")
     trust_remote_code: bool = Field(
         default=False, description="run Python code that comes with the model: it can do anything"

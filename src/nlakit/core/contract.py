@@ -100,6 +100,7 @@ class Provenance(Part):
     injection_source: str | None = None
     ple_on_cpu: bool = False
     revision: str | None = None
+    bos: Literal["add", "tokenizer"] = "tokenizer"
     max_tokens: int = 256
     max_new_tokens: int = 96
     no_repeat_ngram: int = 0
@@ -168,12 +169,13 @@ class Contract(Part):
     def difference(
         self, other: Contract, base_model: str | None = None
     ) -> tuple[str, Any, Any] | None:
-        """The first of subject, layer and width in which the activations of two contracts differ,
-        with both values. A `base_model` stands for the subjects that they name."""
+        """The first of subject, layer, width and BOS in which the activations of two contracts
+        differ, with both values. A `base_model` stands for the subjects that they name."""
         pairs = {
             "subject": [base_model or c.extraction.base_model for c in (self, other)],
             "layer": [self.layer, other.layer],
             "width": [self.d_model, other.d_model],
+            "bos": [self.nlakit.bos, other.nlakit.bos],
         }
         return next(((name, *two) for name, two in pairs.items() if two[0] != two[1]), None)
 
@@ -212,6 +214,15 @@ class Contract(Part):
                     found=f"live ids {suffix}, recorded {recorded}",
                     do="load the tokenizer the checkpoint was trained with",
                 )
+
+    def check_bos(self, bos: str) -> None:
+        """Raise ContractError unless texts begin as recorded; `bos` is the subject's setting."""
+        if bos != self.nlakit.bos:
+            raise ContractError(
+                "the subject's texts begin otherwise than the contract says",
+                found=f"subject.bos {bos}, recorded {self.nlakit.bos}",
+                do=f"set subject.bos: {self.nlakit.bos}",
+            )
 
     def check_width(self, width: int, where: str) -> None:
         """Raise ContractError unless `width` is d_model."""

@@ -78,6 +78,7 @@ def marker_of(source: Path) -> str:
 def take_prompts(contract: Contract, source: Path, subject: Subject) -> None:
     """Give a contract the templates and tags that the imported tables were made with."""
     theirs = read_contract(table_sidecar(source / "ar.parquet"))
+    theirs.check_bos(subject.config.bos)
     contract.tokens, contract.prompt_templates = theirs.tokens, theirs.prompt_templates
     contract.nlakit.av_open = theirs.nlakit.av_open
     contract.nlakit.av_close = theirs.nlakit.av_close

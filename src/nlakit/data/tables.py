@@ -186,6 +186,7 @@ def base_contract(
             subject_precision=subject.config.precision,
             ple_on_cpu=config.subject.ple_on_cpu,
             revision=config.subject.revision,
+            bos="add" if subject.config.bos == "add" else "tokenizer",
             av_close=settings.av_close,
             embedding_norm=norms["embedding_mean"],
             activation_norm=norms["activation_mean"],

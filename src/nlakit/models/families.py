@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nlakit.errors import ModelError
+from nlakit.config.sections import RunConfig, SubjectConfig
+from nlakit.errors import ConfigError, ModelError, first_line
+from nlakit.models.embedded import source_of
 
 # Families over which tests/models runs every property. Others are checked when they are loaded.
 TESTED = frozenset(
@@ -41,6 +43,45 @@ POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "
 DROPOUT = re.compile(r"dropout|pdrop")
 # Buffers of old checkpoints that the model computes itself: causal masks, rotary frequencies.
 BUFFERS = re.compile(r".*(\.attn\.bias|\.masked_bias|rotary_emb\.inv_freq|position_ids)")
+
+
+def unloadable(config: SubjectConfig, error: Exception) -> ModelError:
+    return ModelError(
+        f"cannot load the subject {config.model}",
+        found=first_line(error),
+        do="give a local folder, a hub id, or gemma-3-270m (embedded)",
+    )
+
+
+def check_lengths(config: RunConfig) -> None:
+    """Raise ConfigError for settings that make texts longer than the subject's positions reach,
+    ModelError if there is no such subject. Of the checkpoint, its configuration alone is read."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    subject = config.subject
+    try:
+        found = read_config(source_of(subject.model), reading_options(subject))
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        raise unloadable(subject, error) from error
+    limit = position_limit(found.get_text_config(decoder=True))
+    halves = {"ar": config.ar, "av": config.av, "pair": config.pair}
+    asked = {f"{name}.max_tokens": half.max_tokens for name, half in halves.items()}
+    asked["decoding.max_new_tokens"] = config.decoding.max_new_tokens
+    if not config.tables.source:
+        asked["activations.max_tokens"] = config.activations.max_tokens
+    over = [f"{name} {count}" for name, count in asked.items() if limit and count > limit]
+    if over:
+        raise ConfigError(
+            f"the settings make texts longer than {subject.model} can read",
+            found=f"{', '.join(over)}; the model has {limit} positions",
+            do=f"set them to {limit} or less",
+        )
+
+
+def reading_options(config: SubjectConfig) -> dict[str, Any]:
+    """What every `from_pretrained` of the subject's checkpoint is told."""
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    return options | ({"revision": config.revision} if config.revision else {})
 
 
 def load_causal_lm(source: str, dtype: torch.dtype, **options: Any) -> tuple[Any, dict[str, Any]]:

@@ -122,6 +122,7 @@ def subject_of(
         "layer": contract.layer,
         "revision": None if base_model else record.revision,
         "ple_on_cpu": record.ple_on_cpu,
+        "bos": record.bos,
     }
     settings = precision_settings(precision or recorded) | {"device": device}
     if precision is None and settings["dtype"] == "bfloat16":

@@ -50,6 +50,7 @@ class Reconstructor(nn.Module):
         super().__init__()
         self.contract, self.tokenizer, self.device = contract, subject.tokenizer, subject.device
         contract.check_width(subject.d_model, "the subject")
+        contract.check_bos(subject.config.bos)
         contract.check_tokenizer(subject.tokenizer)
         self.suffix, self.precision = contract.tokens.critic_suffix_ids, subject.config.precision
         if contract.ar_blocks > subject.blocks:

