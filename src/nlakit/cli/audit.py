@@ -8,10 +8,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+from nlakit.core.shown import cut, plain_table, short
 
 console = Console(highlight=False)
 
+NAME = 18  # characters of a measure, a condition or a floor
 OWN = ("real", "explanation")
 HIDDEN = frozenset({"unique_40", "unique_80", "unique_120", "unique_200", "cjk"})
 # Part → the question its measures answer.
@@ -90,7 +94,8 @@ def _show(results: Mapping[str, Any]) -> None:
     for part, question in QUESTIONS.items():
         records = [r for r in results["findings"] if r["part"] == part and r["group"] == "all"]
         if records:
-            console.print(_table(question, records, _shown(records)))
+            _say(["", question])
+            console.print(_table(records, _shown(records)))
     if card := results["detail"].get("roundtrip", {}).get("card"):
         _say([_card(card)])
     _say(f"note: {note}" for note in results["notes"])
@@ -110,31 +115,25 @@ def _shown(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     ]  # fmt: skip
 
 
-def _table(
-    question: str, records: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]
-) -> Table:
+def _table(records: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]) -> Table:
+    """The judged texts' measures, and under each other conditions by their name."""
     means = {(r["measure"], r["condition"]): r["mean"] for r in records}
-    table = Table(title=question, title_justify="left")
-    for column in ("measure", "of", "mean [95%]", "beside", "gain [95%]", "rows"):
-        table.add_column(column, justify="left" if column in ("measure", "of") else "right")
+    table = plain_table(("measure", "mean ±95%", "floor", "gain ±95%", "rows"))
+    above = None
     for r in shown:
         floor = means.get((r["measure"], r["floor"]))
+        own = r["condition"] in OWN
+        if not own and above != r["measure"]:
+            table.add_row(cut(r["measure"], NAME))
+        above = r["measure"]
         table.add_row(
-            r["measure"],
-            r["condition"],
-            _span(r["mean"], r["low"], r["high"]),
-            "" if floor is None else f"{floor:.3f} {r['floor']}",
-            _span(r["gain"], r["gain_low"], r["gain_high"], "+"),
+            escape(cut(r["measure"] if own else f"  {r['condition']}", NAME)),
+            short(r["mean"], r["low"], r["high"]),
+            "" if floor is None else escape(cut(f"{floor:.3f} {r['floor']}", NAME)),
+            "" if r["gain"] is None else short(r["gain"], r["gain_low"], r["gain_high"], "+"),
             str(r["rows"]),
         )
     return table
-
-
-def _span(mean: float | None, low: float | None, high: float | None, sign: str = "") -> str:
-    if mean is None:
-        return ""
-    bounds = "no interval" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
-    return f"{mean:{sign}.3f} {bounds}"
 
 
 def _card(card: Mapping[str, Any]) -> str:

@@ -8,12 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from nlakit.cli.options import Sets
 from nlakit.config.load import parse_config, with_overrides
 from nlakit.config.sections import RunConfig
-from nlakit.core.shown import span
+from nlakit.core.shown import cut, plain_table, short, span
 from nlakit.errors import ConfigError
 from nlakit.files.places import check_folder
 
@@ -64,12 +63,12 @@ def compare(
         raise ConfigError("a judge compares two evaluations", found=f"{len(targets)}")
     records = write_comparison(targets, out, permutations, seed)
     shown, several = headlines(records), len(targets) > 2
-    table = Table(caption=NOTE)
-    for name in ("measure", *["other"] * several, "first → other", "difference", "p (Holm)"):
-        table.add_column(name, no_wrap=name == "measure")
+    names = ("measure", *["other"] * several, "first → other", "difference ±95%", "p (Holm)")
+    table = plain_table(names, left=1 + several, caption=NOTE)
     for record in shown:
-        _, other, means, difference, p, *_ = cells(record)
-        row = (short_name(record), *[other] * several, means, difference, p)
+        _, other, means, _, p, *_ = cells(record)
+        difference = short(record["difference"], record["low"], record["high"], "+")
+        row = (cut(short_name(record), 24), *[cut(other, 10)] * several, means, difference, p)
         table.add_row(*map(escape, row))
     console.print(table)
     if left := len(records) - len(shown):

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from nlakit.cli.files import Injection
 from nlakit.cli.options import Out, Sets, guarded, resolve
 from nlakit.config.load import parse_config, with_overrides
 from nlakit.config.sections import RunConfig
-from nlakit.core.shown import span
+from nlakit.core.shown import plain_table, shorter, span
 from nlakit.errors import ConfigError
 from nlakit.files.places import check_folder
 from nlakit.publish.report.parts import NAMES, ROLE_OF
@@ -127,13 +126,10 @@ def show_run(path: Path) -> dict[str, Any]:
 
 def show(results: dict[str, Any], where: str) -> None:
     """Scores beside their floors, what the texts are like, warnings and verdict."""
-    table = Table(
-        title=f"{where}: {results['rows']['attempted']} held-out rows",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,  # as wide as 80 columns
+    table = plain_table(
+        ("the AR is fed", "FVE ±95%", "centred cosine ±95%", "top-1"),
+        title=f"{escape(where)}: {results['rows']['attempted']} held-out rows",
     )
-    for column in ("the AR is fed", "FVE [95%]", "centred cosine [95%]", "top-1"):
-        table.add_column(column, justify="left" if column.startswith("the") else "right")
     role = "pair"
     for name, label in NAMES.items():
         found = results["scores"].get(name)
@@ -145,8 +141,8 @@ def show(results: dict[str, Any], where: str) -> None:
         top = found.get("retrieval")
         table.add_row(
             f" {label}",
-            span(found["fve"]),
-            span(found["centred_cosine"]),
+            shorter(found["fve"]),
+            shorter(found["centred_cosine"]),
             f"{top['top1']:.2f}" if top else "",
         )
     console.print(table)

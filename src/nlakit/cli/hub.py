@@ -7,8 +7,9 @@ from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
+from nlakit.core.shown import plain_table
 from nlakit.errors import ConfigError
 from nlakit.files.places import check_folder
 
@@ -54,11 +55,12 @@ def push(
         license=license,
         send=send,
     )
-    table = Table(title=f"{plan.what} to {plan.where}")
-    for column in ("file", "bytes", "SHA-256", "there"):
-        table.add_column(column, justify="right" if column == "bytes" else "left")
+    columns = ("SHA-256", "there", "file", "bytes")
+    table = plain_table(columns, left=3, title=escape(f"{plan.what} to {plan.where}"))
+    table.columns[2].no_wrap = False  # a name is shown whole, however long
+    table.columns[2].overflow = "fold"
     for row in plan.rows:
-        table.add_row(row.name, f"{row.size:,}", row.sha256[:12], row.state)
+        table.add_row(row.sha256[:12], row.state, escape(row.name), f"{row.size:,}")
     console.print(table)
     for line in plan.left_out:
         _say(f"left out: {line}")

@@ -41,6 +41,7 @@ from nlakit.cli.options import Out, Sets, Target, guarded, resolve
 from nlakit.cli.tables import check_output, emit, write_data
 from nlakit.config.load import dump_config
 from nlakit.config.sections import RunConfig
+from nlakit.core.shown import plain_table
 from nlakit.errors import ConfigError, LimitReached, NlakitError
 from nlakit.files.places import quoted
 from nlakit.files.vectors import read_texts, read_vectors
@@ -108,25 +109,26 @@ def status(target: Target, sets: Sets = None, out: Out = None) -> None:
     config, path = resolve(target, out, sets)
     rundir = RunDir(path)
     rundir.check_format()
-    table = Table(title=str(path))
-    for column in ("stage", "state", "rows", "dropped", "seconds", "finished"):
-        table.add_column(column, justify="right" if column in ("rows", "seconds") else "left")
-    stale: list[str] = []
+    columns = ("stage", "state", "finished", "rows", "dropped", "seconds")
+    table, lines = plain_table(columns, left=3, title=escape(str(path))), []
     for item in pipeline.status(config, rundir):
         manifest = item.manifest
-        stale += [f"{item.stage}: {change}" for change in item.changes]
-        dropped = manifest.rows.dropped if manifest else {}
+        lines += [f"stale {item.stage}: {change}" for change in item.changes]
+        dropped = {k: n for k, n in manifest.rows.dropped.items() if n} if manifest else {}
+        if dropped:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
+            lines.append(f"dropped in {item.stage}: {reasons}")
         table.add_row(
             item.stage,
             item.state,
+            manifest.finished[:19] if manifest else "",
             f"{manifest.rows.kept}" if manifest else "",
-            ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n),
+            f"{sum(dropped.values())}" if dropped else "",
             f"{manifest.seconds:.0f}" if manifest else "",
-            manifest.finished if manifest else "",
         )
     console.print(table)
-    for line in stale:
-        console.print(f"stale {line}", markup=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
     holder = rundir.holder()
     console.print(f"held by process {holder}" if holder else "no process holds this run")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from nlakit.cli.tables import write_data
+from nlakit.core.shown import plain_table
 
 
 def presets(
@@ -31,20 +32,22 @@ def presets(
         plain = {section: copy.deepcopy(value) for section, value in settings.items()}
         write_data(yaml.safe_dump(plain, sort_keys=False))
         return
-    from rich.table import Table
 
-    table = Table("model", title="Presets (layer: two thirds of the depth)")
-    for title in ("blocks", "layer", "d", "bf16 GiB", "NF4 GiB"):
-        table.add_column(title, justify="right")
-    table.add_column("remark")
+    columns = ("model", "blocks", "layer", "d", "bf16 GiB", "NF4 GiB")
+    table = plain_table(columns, title="Presets (layer: two thirds of the depth)")
+    remarks: dict[str, list[str]] = {}
     for one in known.presets():
         whole, small = one.gigabytes
         table.add_row(
             one.model, str(one.blocks), str(one.layer), str(one.width),
-            f"{whole:.1f}", f"{small:.1f}", one.remark,
+            f"{whole:.1f}", f"{small:.1f}",
         )  # fmt: skip
+        if one.remark:
+            remarks.setdefault(one.remark, []).append(one.model)
     console = Console(highlight=False)
     console.print(table)
+    for remark, models in remarks.items():
+        console.print(f"{', '.join(models)}: {remark}", markup=False, soft_wrap=True)
     console.print(
         "Weights alone; `nlakit plan` predicts each stage. The injected vector gets the norm of the"
         " token embeddings (av.scale: embedding), measured on the model; adapters sit on all"

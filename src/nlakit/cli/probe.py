@@ -124,20 +124,16 @@ def read_labelled(
 
 def table_of(records: list[dict[str, Any]]) -> Table:
     """What was probed, by measure, each with its interval; floors stand last."""
-    from rich.table import Table
+    from nlakit.core.shown import cut, plain_table, shorter
 
-    from nlakit.core.shown import span
-
-    table = Table()
-    for name in ("probe of", *SHOWN.values()):
-        table.add_column(name, no_wrap=name == "probe of")
+    table = plain_table(("probe of", *(f"{name} ±95%" for name in SHOWN.values())))
     by_place = {(record["condition"], record["measure"]): record for record in records}
     conditions = list(dict.fromkeys(record["condition"] for record in records))
     floors = [name for name in conditions if by_place[name, "auc"]["floor"] is None]
     for condition in [name for name in conditions if name not in floors] + floors:
         cells = [by_place.get((condition, measure)) for measure in SHOWN]
-        shown = [span(found) if found else "" for found in cells]
-        table.add_row(condition.replace("_", " "), *shown)
+        shown = [shorter(found) if found else "" for found in cells]
+        table.add_row(cut(condition.replace("_", " "), 22), *shown)
     return table
 
 

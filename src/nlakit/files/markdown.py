@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 # What Markdown (CommonMark with GitHub's tables) takes for markup where it stands.
 MARKUP = re.compile(
     r"""[\\`*~|]                              # anywhere
-    | <(?=[A-Za-z/!?]) | &(?=[A-Za-z0-9#])    # before what makes a tag or a character of them
+    | <(?=[A-Za-z/!?]) | &(?=\#?[A-Za-z0-9]+;)  # what begins a tag, or a reference
     | \](?=[(\[])                             # the end of a link's text
     | \#(?=\#*$)                              # what closes a heading
     | (?<![^\W_])_+ | _+(?![^\W_])            # emphasis, but not inside a word""",

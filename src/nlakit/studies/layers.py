@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from nlakit.config.load import parse_config
 from nlakit.config.sections import RunConfig, SubjectConfig
-from nlakit.core.shown import span
+from nlakit.core.shown import plain_table, shorter
 from nlakit.errors import ConfigError, DataError, ModelError, first_line
 from nlakit.files.text import as_json
 from nlakit.run import pipeline
@@ -259,7 +258,7 @@ def _draw(report: Mapping[str, Any], target: Path) -> None:
         draw(report, path)
 
 
-COLUMNS = ("layer", "mean", "rank", "found", "family", "next", "own", "content gain [95%]", "FVE")
+COLUMNS = ("layer", "mean", "rank", "found", "family", "next", "own", "content gain ±95%", "FVE")
 SCORES = ("document_retrieval", "family_probe", "next_token", "own_token")
 
 
@@ -267,15 +266,12 @@ def table_of(report: Mapping[str, Any]) -> Table:
     """One line a layer, the highest floor of any layer below; then the advice and the warnings."""
     advice, records = report["recommendation"], report["layers"]
     lines = [advice["reason"], *(warning["text"] for warning in report["warnings"])]
-    table = Table(
+    table = plain_table(
+        COLUMNS,
+        left=0,
         title=escape(f"{report['model']}, held-out documents"),
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
         caption=escape("\n".join(lines)),
-        caption_justify="left",
     )
-    for name in COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
     for record in records:
         chosen = record["layer"] == advice["layer"]
         table.add_row(*_cells(record), style="bold" if chosen else None)
@@ -296,7 +292,7 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
         _number(record["mean_share"]["mean"]),
         f"{record['effective_rank']['value']:.0f}",
         *(_number(record[name].get("mean")) for name in SCORES),
-        span(ar["gain"]["centred_cosine"]) if "gain" in ar else "–",
+        shorter(ar["gain"]["centred_cosine"]) if "gain" in ar else "–",
         _number(ar["scores"]["real"]["fve"]["mean"] if "scores" in ar else None),
     ]
 

@@ -14,11 +14,13 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+from rich.markup import escape
 from rich.table import Table
 
 from nlakit.config.sections import PairConfig, RunConfig, SourceConfig, TrainConfig
 from nlakit.core import flops
 from nlakit.core.memory import tensors_trained
+from nlakit.core.shown import count, plain_table
 from nlakit.data import corpus
 from nlakit.data.dedup import groups_of_near_duplicates
 from nlakit.data.labels.services import estimate
@@ -360,9 +362,8 @@ def _eval_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePla
 
 def table_of(plan: Plan) -> Table:
     """One line a stage, the totals, and what every column rests on."""
-    table = Table(title=f"plan of {plan.name}", caption=plan.notes, caption_justify="left")
-    for name in ("stage", "rows", "tokens", "TFLOP", "disk", "memory", "time", "of matmul"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
+    columns = ("stage", "rows", "tokens", "TFLOP", "disk", "memory", "time", "of matmul")
+    table = plain_table(columns, title=escape(f"plan of {plan.name}"), caption=escape(plan.notes))
     for stage in plan.stages:
         share = f"{stage.speed / plan.matmul:.0%}" if stage.speed else ""
         table.add_row(stage.stage, f"{stage.rows}", *_cells(stage), share)
@@ -384,9 +385,13 @@ def table_of(plan: Plan) -> Table:
 def _cells(stage: StagePlan) -> list[str]:
     minutes, seconds = divmod(round(stage.seconds), 60)
     return [
-        f"{stage.tokens:,.0f}" if stage.tokens else "",
-        f"{stage.flops / 1e12:,.1f}" if stage.flops else "",
-        f"{stage.disk / 1e6:,.1f} MB" if stage.disk else "",
+        count(stage.tokens) if stage.tokens else "",
+        count(stage.flops / 1e12, 1) if stage.flops else "",
+        _size(stage.disk) if stage.disk else "",
         f"{stage.memory / 2**30:.2f} GiB" if stage.memory else "",
         f"{minutes}:{seconds:02d}" if stage.stage != "report" else "",
     ]
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB" if size < 1e10 else f"{size / 1e9:,.1f} GB"

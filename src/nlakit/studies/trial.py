@@ -19,7 +19,7 @@ from rich.table import Table
 from nlakit.config.load import config_hash
 from nlakit.config.sections import ARConfig, RunConfig
 from nlakit.core.metrics import mean_unit
-from nlakit.core.shown import span
+from nlakit.core.shown import cut, plain_table, shorter, span
 from nlakit.core.statistics import derangement, paired_difference
 from nlakit.core.text.stats import longest_copied_run, words
 from nlakit.data.corpus import order_key
@@ -43,7 +43,7 @@ CONDITIONS = (
     ("real", "its label"),
     ("mean", "floor: mean vector"),
     ("empty", "floor: empty text"),
-    ("other_row", "floor: another row's label"),
+    ("other_row", "floor: another's"),
 )
 CAVEAT = """\
 {training} rows of {seen} documents trained on for {steps} steps of {batch}; {held_out} rows of \
@@ -301,9 +301,8 @@ def table_of(report: TrialReport) -> Table:
         steps=report.steps,
         batch=report.batch_rows,
     )
-    table = Table(caption=escape(f"{report.verdict}\n{caveat}"), caption_justify="left")
-    for name in ("labels", "the AR is fed", "FVE [95%]", "centred cosine [95%]", "top-1"):
-        table.add_column(name, justify="left" if name in ("labels", "the AR is fed") else "right")
+    columns = ("labels", "the AR is fed", "FVE ±95%", "cent. cosine ±95%", "top-1")
+    table = plain_table(columns, left=2, caption=escape(f"{report.verdict}\n{caveat}"))
     for labeler in report.labelers:
         about = report.labels[labeler]
         notes = [
@@ -316,13 +315,13 @@ def table_of(report: TrialReport) -> Table:
             found = report.scores[labeler][condition]
             top = found.get("retrieval")
             table.add_row(
-                escape(note),
+                escape(cut(note, 19)),
                 fed,
-                span(found["fve"]),
-                span(found["centred_cosine"]),
-                f"{top['top1']:.2f} of {top['candidates']}" if top else "",
+                shorter(found["fve"]),
+                shorter(found["centred_cosine"]),
+                f"{top['top1']:.2f}" if top else "",
             )
         table.add_section()
     differences = (report.difference["fve"], report.difference["centred_cosine"])
-    table.add_row("difference", "their labels", *(span(found, "+") for found in differences), "")
+    table.add_row("difference", "their labels", *(shorter(found, "+") for found in differences), "")
     return table

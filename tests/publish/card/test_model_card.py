@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from nlakit.errors import ConfigError, DataError
+from nlakit.files.markdown import fenced
 from nlakit.publish.card.model_card import correct, write_model_card
-from nlakit.publish.card.parts import fenced
 from nlakit.publish.card.rules import uses
 from nlakit.publish.card.verify import verify
 from nlakit.publish.evaluation import read_evaluation
