@@ -10,7 +10,15 @@ from tokenizers import normalizers
 
 from nlakit.core.contract import Contract, read_contract
 from nlakit.core.injection import inject, marker_rows
-from nlakit.core.prompts import check_suffix, encode, find_marker, holds_marker, suffix_ids
+from nlakit.core.prompts import (
+    ar_ids,
+    check_suffix,
+    document_ids,
+    encode,
+    find_marker,
+    holds_marker,
+    suffix_ids,
+)
 from nlakit.core.scaling import Scaling, check_scale
 from nlakit.errors import ContractError, ModelError
 from tests.conftest import AR_TEMPLATE, AV_TEMPLATE, build_contract, toy_tokenizer
@@ -130,3 +138,32 @@ def test_broken_sidecars(tmp_path: Any) -> None:
     (tmp_path / "nla_meta.yaml").write_text("kind: nla_model", encoding="utf-8")
     with pytest.raises(ContractError, match="d_model"):
         read_contract(tmp_path)
+
+
+def test_special_tokens_are_letters_unless_a_template_spells_them() -> None:
+    tokenizer = toy_tokenizer()
+    for text in ("a <eos> b", "<pad>", "<bos><eos>", "plain"):
+        ids = encode(tokenizer, text, special=False)
+        assert not {0, 1, 2} & set(ids)
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert encode(tokenizer, text, special=True) == [2, *ids]
+    assert encode(tokenizer, "a<eos>", special=False, parse=True)[-1] == 1
+
+
+def test_an_explanation_cannot_spell_the_special_tokens_of_its_template() -> None:
+    tokenizer, template = toy_tokenizer(), "<eos>It says {explanation}<pad>"
+    plain = ar_ids(tokenizer, template, "a b")
+    assert plain == encode(tokenizer, "<eos>It says a b<pad>", special=True, parse=True)
+    ids = ar_ids(tokenizer, template, "a <eos> b")
+    assert (ids.count(0), ids.count(1), ids.count(2)) == (1, 1, 1)
+    assert tokenizer.decode(ids[2:-1]) == "It says a <eos> b"
+    assert not {0, 1} & set(ar_ids(tokenizer, "It says {explanation}.", "a <eos>"))
+
+
+def test_a_parsed_text_has_one_bos() -> None:
+    tokenizer = toy_tokenizer()
+    assert document_ids(tokenizer, "<bos>a<eos>", "parse") == document_ids(
+        tokenizer, "a<eos>", "parse"
+    )
+    assert document_ids(tokenizer, "<bos>", "text")[0] == 2
+    assert document_ids(tokenizer, "<bos>", "text").count(2) == 1

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlakit.config.sections import ActivationsConfig
+from nlakit.config.load import parse_config
+from nlakit.config.sections import RunConfig
 from nlakit.core.prompts import encode
 from nlakit.core.text.lint import lint
 from nlakit.data.labels.labeler import LabelRequest
@@ -39,6 +40,12 @@ def table(texts: list[str]) -> pa.Table:
     return pa.table({"doc_id": ids, "source_family": ["f"] * len(ids), "text": texts})
 
 
+def build_config(seed: int = 0, how: str = "text", **activations: Any) -> RunConfig:
+    section = {"max_tokens": 150, **activations}
+    corpus = {"special_tokens": how}
+    return parse_config({"name": "t", "seed": seed, "activations": section, "corpus": corpus})
+
+
 def drawn_before(doc_id: str, seed: int, first: int, tokens: int, count: int) -> list[int]:
     """The draw among all positions, as it was when positions inside characters took part."""
     if tokens <= first:
@@ -62,8 +69,8 @@ def test_positions_are_keyed_on_seed_and_document(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_draws_of_ascii_texts_stay_as_they_were(kind: str) -> None:
-    tokenizer, config = KINDS[kind], ActivationsConfig(max_tokens=150)
-    made = prepare(tokenizer, table(ASCII), config, 3)
+    tokenizer = KINDS[kind]
+    made = prepare(tokenizer, table(ASCII), build_config(seed=3))
     for reading, text in zip(made, ASCII, strict=True):
         tokens = min(len(encode(tokenizer, text, special=True)), 150)
         assert reading.positions == drawn_before(reading.doc_id, 3, 50, tokens, 8)
@@ -72,7 +79,7 @@ def test_the_draws_of_ascii_texts_stay_as_they_were(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_position_lies_inside_a_character(kind: str) -> None:
     tokenizer = KINDS[kind]
-    made = prepare(tokenizer, table(MIXED), ActivationsConfig(positions_per_document=40), 0)
+    made = prepare(tokenizer, table(MIXED), build_config(positions_per_document=40, max_tokens=256))
     labeler = OfflineLabeler(Background(MIXED))
     assert [len(reading.positions) for reading in made] == [40, 40, 40]
     for reading, text in zip(made, MIXED, strict=True):
@@ -85,7 +92,7 @@ def test_no_position_lies_inside_a_character(kind: str) -> None:
 
 
 def test_documents_are_cut_after_their_last_position() -> None:
-    for reading in prepare(toy_tokenizer(), table(ASCII), ActivationsConfig(max_tokens=150), 0):
+    for reading in prepare(toy_tokenizer(), table(ASCII), build_config()):
         assert len(reading.ids) == reading.positions[-1] + 1
 
 
@@ -95,3 +102,26 @@ def test_the_token_shown_is_the_whole_character() -> None:
     shown = Reading("d", "f", ids, [4, 6])
     assert shown.shown(tokenizer, 4) == ("d:4", "a👩", "👩")
     assert shown.shown(tokenizer, 6) == ("d:6", "a👩é", "é")
+
+
+CHAT = "<bos><eos>user\nHi <pad>there, how are you?<eos>\n" * 3
+
+
+def test_special_tokens_in_documents_are_letters() -> None:
+    tokenizer = toy_tokenizer()
+    (made,) = prepare(tokenizer, table([CHAT]), build_config(positions_per_document=90))
+    assert made.ids.count(tokenizer.bos_token_id) == 1
+    assert not {0, 1} & set(made.ids)
+    assert made.shown(tokenizer, made.positions[-1])[1] == CHAT[: made.positions[-1]]
+
+
+def test_special_tokens_are_parsed_on_request() -> None:
+    """The document's own BOS is the only one, and the labeler still sees the marks."""
+    tokenizer = toy_tokenizer()
+    config = build_config(how="parse", positions_per_document=90)
+    (made,) = prepare(tokenizer, table([CHAT]), config)
+    assert made.ids[:3] == [2, 1, *encode(tokenizer, "u", special=False)]
+    assert {0, 1} <= set(made.ids)
+    shown = made.shown(tokenizer, made.positions[-1])[1]
+    assert shown.startswith("<eos>user\nHi <pad>there")
+    assert CHAT.removeprefix("<bos>").startswith(shown)

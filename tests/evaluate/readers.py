@@ -47,7 +47,7 @@ class FakeAR:
     def __init__(self, rule: Callable[[str], np.ndarray]) -> None:
         self.rule, self.tokenizer, self.read = rule, self, 0
 
-    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, Any]:
+    def __call__(self, text: str, add_special_tokens: bool, **_: Any) -> dict[str, Any]:
         return {"input_ids": text.split()}
 
     def decode(self, ids: Sequence[str]) -> str:

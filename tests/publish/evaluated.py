@@ -29,7 +29,7 @@ WIDTH = 16
 class Words:
     """A tokenizer that splits at spaces."""
 
-    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, Any]:
+    def __call__(self, text: str, add_special_tokens: bool = False, **_: Any) -> dict[str, Any]:
         return {"input_ids": text.split(" ")}
 
     def decode(self, words: list[str]) -> str:

@@ -206,6 +206,10 @@ def explain(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="every token of the text")] = False,
     vectors: Annotated[Path | None, typer.Option(help="raw vectors (.parquet, .npy, .npz)")] = None,
+    parse: Annotated[
+        bool,
+        typer.Option("--parse", help="read <eos>, <start_of_turn>, ... in the text as tokens"),
+    ] = False,
     format: Format = "table",
     save: Save = None,
     other: Other = None,
@@ -222,7 +226,7 @@ def explain(
         raise ConfigError("give a text or --vectors", found="both" if text else "neither")
     what = read_vectors(vectors) if vectors else text or ""
     nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, device)
-    found = nla.explain(what, positions)
+    found = nla.explain(what, positions, special_tokens="parse" if parse else None)
     emit(found.as_dicts(), format, save)
 
 

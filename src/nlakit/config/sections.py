@@ -81,6 +81,11 @@ class CorpusConfig(Section):
     sources: tuple[SourceConfig, ...] = (SourceConfig(),)
     max_documents: Positive | None = None
     min_characters: Count = 400
+    special_tokens: Literal["text", "parse"] = Field(
+        default="text",
+        description="what a `<eos>` or `<start_of_turn>` written in a document is: letters, or "
+        "that token (ready-made chats)",
+    )
     near_duplicate_share: Share = Field(
         default=0.5,
         description="drop a document sharing this much of its 8-word shingles with another",

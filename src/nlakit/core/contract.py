@@ -101,6 +101,7 @@ class Provenance(Part):
     ple_on_cpu: bool = False
     revision: str | None = None
     bos: Literal["add", "tokenizer"] = "tokenizer"
+    special_tokens: Literal["text", "parse"] = "text"
     max_tokens: int = 256
     max_new_tokens: int = 96
     no_repeat_ngram: int = 0

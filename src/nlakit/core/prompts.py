@@ -15,8 +15,10 @@ MARKER_CANDIDATES = "㊗㈜㈎㊙㈱㋡㊣㎡℡♀☯◉※"
 PLAIN = "$+<=>^`|~\N{REPLACEMENT CHARACTER}"
 
 
-def encode(tokenizer: Any, text: str, *, special: bool) -> list[int]:
-    """Token ids of a text; `special` adds what the tokenizer puts in front (BOS).
+def encode(tokenizer: Any, text: str, *, special: bool, parse: bool = False) -> list[int]:
+    """Token ids of a text; `special` adds what the tokenizer puts in front (BOS). With `parse`, a
+    `<eos>` or `<start_of_turn>` that is written in the text is that token, else it is letters:
+    templates are their author's, everything else is text.
 
     Raises DataError for half a surrogate pair, as a command line of another encoding leaves it.
     """
@@ -24,7 +26,34 @@ def encode(tokenizer: Any, text: str, *, special: bool) -> list[int]:
         raise DataError(
             "a text is no valid Unicode", found=ascii(text[:60]), do="write it in UTF-8"
         )
-    return list(tokenizer(text, add_special_tokens=special)["input_ids"])
+    made = tokenizer(text, add_special_tokens=special, split_special_tokens=not parse)
+    return list(made["input_ids"])
+
+
+def document_ids(tokenizer: Any, text: str, special_tokens: str) -> list[int]:
+    """Token ids of a text that the subject reads, with what the tokenizer puts in front.
+    special_tokens: `text` or `parse`; a parsed text that brings its own BOS gets no second one."""
+    ids = encode(tokenizer, text, special=True, parse=special_tokens == "parse")
+    twice = special_tokens == "parse" and ids[:2] == [tokenizer.bos_token_id] * 2
+    return ids[1:] if twice else ids
+
+
+def ar_ids(tokenizer: Any, template: str, explanation: str) -> list[int]:
+    """Token ids of an AR prompt: special tokens of the template are parsed, never those that an
+    explanation spells."""
+
+    def spells_some(text: str) -> bool:
+        ids = encode(tokenizer, text, special=False)
+        return ids != encode(tokenizer, text, special=False, parse=True)
+
+    parse = spells_some(template)
+    if parse and spells_some(explanation):
+        head, tail = template.split("{explanation}")
+        middle = encode(tokenizer, explanation, special=False)
+        before = encode(tokenizer, head, special=True, parse=True)
+        return [*before, *middle, *encode(tokenizer, tail, special=False, parse=True)]
+    prompt = template.replace("{explanation}", explanation)
+    return encode(tokenizer, prompt, special=True, parse=parse)
 
 
 def find_marker(tokenizer: Any, template: str, texts: Sequence[str] = ()) -> str:
@@ -66,7 +95,7 @@ def rare_symbols(tokenizer: Any) -> Iterator[str]:
         text = tokenizer.decode([token])
         if len(text) != 1 or unicodedata.category(text)[0] != "S" or text in PLAIN:
             continue
-        if encode(tokenizer, text, special=False)[-1] == token:
+        if encode(tokenizer, text, special=False, parse=True)[-1] == token:
             yield text
 
 
@@ -75,7 +104,7 @@ def marker_neighbours(tokenizer: Any, template: str, marker: str) -> tuple[int, 
 
     Raises ContractError unless the marker is exactly one token both alone and in context.
     """
-    alone = encode(tokenizer, marker, special=False)
+    alone = encode(tokenizer, marker, special=False, parse=True)
     # Llama's and Mistral's first tokenizers put a space before every text. A normaliser may make
     # the marker another, common character: the round trip tells.
     if not marker or tokenizer.decode(alone[-1:]) != marker or tokenizer.decode(alone[:-1]).strip():
@@ -85,7 +114,7 @@ def marker_neighbours(tokenizer: Any, template: str, marker: str) -> tuple[int, 
             do="choose another character, or leave tables.marker unset to search for one",
         )
     token = alone[-1]
-    ids = encode(tokenizer, template.replace("{marker}", marker), special=True)
+    ids = encode(tokenizer, template.replace("{marker}", marker), special=True, parse=True)
     at = [i for i, found in enumerate(ids) if found == token]
     if len(at) != 1 or at[0] == 0 or at[0] == len(ids) - 1:
         raise ContractError(
@@ -98,9 +127,8 @@ def marker_neighbours(tokenizer: Any, template: str, marker: str) -> tuple[int, 
 
 def holds_marker(tokenizer: Any, marker: str, text: str) -> bool:
     """Whether the marker stands in a text, or the tokenizer makes it of another character there."""
-    return marker in text or encode(tokenizer, marker, special=False)[-1] in encode(
-        tokenizer, text, special=False
-    )
+    token = encode(tokenizer, marker, special=False, parse=True)[-1]
+    return marker in text or token in encode(tokenizer, text, special=False)
 
 
 def suffix_ids(tokenizer: Any, template: str) -> list[int]:
@@ -113,7 +141,7 @@ def suffix_ids(tokenizer: Any, template: str) -> list[int]:
         raise ContractError("the AR template has no {explanation}", found=template)
     samples = ("", "a", "one two.", 'He said "no"', "x = 1;", "!?", "\n")
     encoded = [
-        encode(tokenizer, template.replace("{explanation}", sample), special=True)
+        encode(tokenizer, template.replace("{explanation}", sample), special=True, parse=True)
         for sample in samples
     ]
     shortest = min(len(ids) for ids in encoded)
@@ -121,7 +149,7 @@ def suffix_ids(tokenizer: Any, template: str) -> list[int]:
     while length < shortest and len({ids[-1 - length] for ids in encoded}) == 1:
         length += 1
     # The template's head is shared too: the tail cannot be longer than the text after the slot.
-    tail = encode(tokenizer, template.split("{explanation}")[1], special=False)
+    tail = encode(tokenizer, template.split("{explanation}")[1], special=False, parse=True)
     length = min(length, len(tail))
     if length == 0:
         raise ContractError(

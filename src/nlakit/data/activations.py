@@ -141,7 +141,7 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
 def read_chunk(reader: Reader, piece: pa.Table, config: RunConfig) -> pa.Table:
     """Activations of one chunk of documents, in the order of documents and positions."""
     settings, tokenizer = config.activations, reader.subject.tokenizer
-    readings = prepare(tokenizer, piece, settings, config.seed)
+    readings = prepare(tokenizer, piece, config)
     found: dict[int, tuple[Any, ...]] = {}
     for batch in batches_by_length([len(r.ids) for r in readings], settings.tokens_per_batch):
         picked = [readings[i] for i in batch]

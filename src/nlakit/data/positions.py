@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nlakit.config.sections import ActivationsConfig
-from nlakit.core.prompts import encode
+from nlakit.config.sections import RunConfig
+from nlakit.core.prompts import document_ids
 from nlakit.core.text.characters import character_ends, last_tokens
 
 
@@ -23,12 +23,15 @@ class Reading:
     source_family: str
     ids: list[int]
     positions: list[int]
+    parsed: bool = False
 
     def shown(self, tokenizer: Any, position: int) -> tuple[str, str, str]:
         """Row id, text up to and including the position, and its token: with those before it where
-        it takes several to make the character."""
+        it takes several to make the character. Special tokens that were parsed are part of it, but
+        for the BOS."""
         ids = self.ids[: position + 1]
-        prefix = tokenizer.decode(ids, skip_special_tokens=True)
+        text = ids[1:] if ids[:1] == [tokenizer.bos_token_id] else ids
+        prefix = tokenizer.decode(text, skip_special_tokens=not self.parsed)
         return f"{self.doc_id}:{position}", prefix, last_tokens(tokenizer, ids)
 
 
@@ -45,16 +48,16 @@ def draw_positions(doc_id: str, seed: int, among: Sequence[int], count: int) -> 
     return sorted(among[int(place)] for place in drawn)
 
 
-def prepare(
-    tokenizer: Any, piece: pa.Table, settings: ActivationsConfig, seed: int
-) -> list[Reading]:
+def prepare(tokenizer: Any, piece: pa.Table, config: RunConfig) -> list[Reading]:
     """Tokenise documents, draw positions, cut each document after its last position."""
-    readings = []
+    settings, readings, how = config.activations, [], config.corpus.special_tokens
     for row in piece.select(["doc_id", "source_family", "text"]).to_pylist():
-        ids = encode(tokenizer, row["text"], special=True)[: settings.max_tokens]
+        ids = document_ids(tokenizer, row["text"], how)[: settings.max_tokens]
         among = [p for p in character_ends(tokenizer, ids) if p >= settings.skip_first]
-        positions = draw_positions(row["doc_id"], seed, among, settings.positions_per_document)
+        count = settings.positions_per_document
+        positions = draw_positions(row["doc_id"], config.seed, among, count)
         if positions:
             ids = ids[: positions[-1] + 1]
-            readings.append(Reading(row["doc_id"], row["source_family"], ids, positions))
+            made = Reading(row["doc_id"], row["source_family"], ids, positions, how == "parse")
+            readings.append(made)
     return readings

@@ -186,6 +186,7 @@ def base_contract(
             subject_precision=subject.config.precision,
             ple_on_cpu=config.subject.ple_on_cpu,
             revision=config.subject.revision,
+            special_tokens=config.corpus.special_tokens,
             bos="add" if subject.config.bos == "add" else "tokenizer",
             av_close=settings.av_close,
             embedding_norm=norms["embedding_mean"],

@@ -70,7 +70,11 @@ def _load(name: str) -> Embed:
         if not texts:
             return np.zeros((0, model.config.hidden_size), dtype=np.float32)
         pieces = tokenizer(
-            list(texts), truncation=True, max_length=window, return_overflowing_tokens=True
+            list(texts),
+            truncation=True,
+            max_length=window,
+            return_overflowing_tokens=True,
+            split_special_tokens=True,
         )
         ids, owner = pieces["input_ids"], pieces["overflow_to_sample_mapping"]
         totals = torch.zeros(len(texts), model.config.hidden_size)

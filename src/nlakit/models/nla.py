@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nlakit.core.contract import Contract, Provenance
 from nlakit.core.metrics import centred_cosine, cosine, fve_rows, mse_normalised
-from nlakit.core.prompts import encode
+from nlakit.core.prompts import document_ids
 from nlakit.core.text.characters import last_tokens
 from nlakit.errors import ContractError, DataError
 from nlakit.models.loading import load_halves
@@ -22,6 +22,7 @@ from nlakit.models.subject import Subject, activations_of, sliced_decoder
 from nlakit.models.verbalizer import Verbalizer
 
 Positions = Literal["last", "all"] | Sequence[int]
+SpecialTokens = Literal["text", "parse"]
 
 
 class NLA:
@@ -72,17 +73,20 @@ class NLA:
         positions: Positions = "last",
         *,
         batch: int = 32,
+        special_tokens: SpecialTokens | None = None,
     ) -> Explanations:
         """Explain activations of a text at token positions, or raw vectors `(n, d)`.
 
         positions: `last`, `all`, or token indices (0 is the first token, BOS included where the
-        tokenizer adds it; negative counts from the end). Raises DataError for a position that is
+        tokenizer adds it; negative counts from the end). special_tokens: whether a `<eos>` that the
+        text spells is letters (`text`) or that token (`parse`); as the pair's documents were read
+        unless said. Raises DataError for a position that is
         not there and for empty text, ContractError without an AV or for another width.
         """
         if self.av is None:
             raise ContractError("this folder holds no AV", do="load a pair, or the AV's folder")
         if isinstance(what, str):
-            ids, places, vectors = self.activations(what, positions)
+            ids, places, vectors = self.activations(what, positions, special_tokens)
         else:
             ids, places, vectors = [], [], np.atleast_2d(np.asarray(what, dtype=np.float32))
         texts = self.av.explain(vectors, batch=batch)
@@ -102,10 +106,15 @@ class NLA:
         return result
 
     def activations(
-        self, text: str, positions: Positions = "all"
+        self,
+        text: str,
+        positions: Positions = "all",
+        special_tokens: SpecialTokens | None = None,
     ) -> tuple[list[int], list[int], NDArray[np.float32]]:
-        """Token ids, resolved positions, and raw activations `(n, d)` of layer K there."""
-        ids = encode(self.subject.tokenizer, text, special=True)
+        """Token ids, resolved positions, and raw activations `(n, d)` of layer K there. Arguments
+        and errors as in `explain`."""
+        how = special_tokens or self.contract.nlakit.special_tokens
+        ids = document_ids(self.subject.tokenizer, text, how)
         if not text.strip():
             raise DataError("the text is empty", do="give some text to read")
         self.subject.check_length(len(ids))

@@ -15,7 +15,7 @@ from torch import nn
 from nlakit.config.sections import LoraConfig
 from nlakit.core.batches import batches_by_length, padded
 from nlakit.core.contract import FILE, Contract
-from nlakit.core.prompts import check_room, check_suffix, encode
+from nlakit.core.prompts import ar_ids, check_room, check_suffix
 from nlakit.errors import ContractError, ModelError
 from nlakit.models.lora import read_tensors
 from nlakit.models.precision import check_finite
@@ -72,7 +72,8 @@ class Reconstructor(nn.Module):
         Raises ContractError if the ids do not end in the suffix of the contract, ConfigError if
         `max_tokens` leave no room for more than the suffix.
         """
-        ids = encode(self.tokenizer, self.contract.ar_prompt(explanation.strip()), special=True)
+        template = self.contract.prompt_templates.ar
+        ids = ar_ids(self.tokenizer, template, explanation.strip())
         check_suffix(ids, self.suffix)
         max_tokens = min(max_tokens, self.positions or max_tokens)
         check_room(max_tokens, len(self.suffix), "the suffix of the AR prompt")

@@ -58,8 +58,8 @@ class Verbalizer(nn.Module):
         self.model: Any = trainable(shared_copy(subject.model), lora, seed)
         model = self.model if lora is None else self.model.get_base_model()
         self.decoder: Any = decoder_of(model)
-        self.prompt = encode(self.tokenizer, contract.av_prompt(), special=True)
-        self.close = encode(self.tokenizer, contract.nlakit.av_close, special=False)
+        self.prompt = encode(self.tokenizer, contract.av_prompt(), special=True, parse=True)
+        self.close = encode(self.tokenizer, contract.nlakit.av_close, special=False, parse=True)
         self.positions = subject.positions
         self._pending: torch.Tensor | None = None
         # Rows, columns and vectors of the forward that runs. Blocks that are recomputed in the

@@ -204,7 +204,7 @@ class Work:
 
     def prepare(self, documents: pa.Table) -> list[Reading]:
         settings = self.config.activations
-        found = prepare(self.subject.tokenizer, documents, settings, self.config.seed)
+        found = prepare(self.subject.tokenizer, documents, self.config)
         if not found:
             raise DataError(
                 "no document of the sample is long enough",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nlakit.config.sections import RunConfig
 from nlakit.core import geometry
 from nlakit.core.metrics import baseline, mean_unit, unit
-from nlakit.core.prompts import encode
+from nlakit.core.prompts import document_ids
 from nlakit.core.statistics import estimate
 from nlakit.data.split import read_split
 from nlakit.data.tables import base_contract, measured_norms
@@ -66,8 +66,11 @@ class Shared:
         return rows.take(np.flatnonzero(self.held_out == held_out).tolist())
 
 
-def read_shared(rundir: RunDir, tokenizer: Any, labelled: bool) -> Shared:
+def read_shared(
+    rundir: RunDir, tokenizer: Any, labelled: bool, special_tokens: str = "text"
+) -> Shared:
     """The rows of the finished activations with labels (if `labelled`), parts and next tokens.
+    special_tokens: as the corpus was read.
 
     Raises DataError if fewer than 6 documents are held out: no interval could be told from none.
     """
@@ -78,7 +81,9 @@ def read_shared(rundir: RunDir, tokenizer: Any, labelled: bool) -> Shared:
     texts = dict(zip(*corpus.to_pydict().values(), strict=True))
     wanted = set(table["doc_id"].to_pylist())
     ids = {
-        doc: encode(tokenizer, text, special=True) for doc, text in texts.items() if doc in wanted
+        doc: document_ids(tokenizer, text, special_tokens)
+        for doc, text in texts.items()
+        if doc in wanted
     }
     kept = [
         row

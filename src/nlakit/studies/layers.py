@@ -164,7 +164,8 @@ def _measure(
     from nlakit.studies.layer_measures import measure_geometry, quick_ar, read_shared
 
     subject: Subject = load_subject(config.subject)
-    shared = read_shared(rundir, subject.tokenizer, labelled=steps > 0)
+    how = config.corpus.special_tokens
+    shared = read_shared(rundir, subject.tokenizer, steps > 0, how)
     for layer in layers:
         started = time.monotonic()
         own = config.subject.model_copy(update={"layer": layer})

@@ -43,7 +43,7 @@ def build_rng(seed: int = 0) -> np.random.Generator:
 class Characters:
     """A tokenizer whose tokens are characters."""
 
-    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, Any]:
+    def __call__(self, text: str, add_special_tokens: bool, **_: Any) -> dict[str, Any]:
         return {"input_ids": [ord(char) for char in text]}
 
     def decode(self, ids: list[int]) -> str:

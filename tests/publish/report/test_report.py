@@ -72,7 +72,7 @@ class FakeAR:
 class SpaceTokenizer:
     """A token a word."""
 
-    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[str]]:
+    def __call__(self, text: str, add_special_tokens: bool, **_: Any) -> dict[str, list[str]]:
         return {"input_ids": text.split()}
 
     def decode(self, ids: list[str]) -> str:

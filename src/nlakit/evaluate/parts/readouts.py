@@ -76,9 +76,10 @@ def continuations(
     groups: dict[int, list[int]] = defaultdict(list)
     prompts = []
     front = encode(av.tokenizer, "", special=True)
+    parse = av.contract.nlakit.special_tokens == "parse"
     room = av.positions - len(front) - tokens if av.positions else None
     for row, source in enumerate(sources):
-        ids = encode(av.tokenizer, source, special=False)
+        ids = encode(av.tokenizer, source, special=False, parse=parse)
         ids = ids[-room:] if room else ids
         ids = ids[len(ids) % CUT :] if len(ids) > CUT else ids
         prompts.append([*front, *ids])

@@ -119,7 +119,7 @@ def own_tokenizer(folder: Path, ours: Any) -> Any:
 
 def _check_ids(prompt: str, theirs: Any, ours: Any, folder: Path) -> None:
     """The half is fed by the subject's tokenizer: one vocabulary can be cut up in two ways."""
-    wanted, live = (encode(tokenizer, prompt, special=True) for tokenizer in (theirs, ours))
+    wanted, live = (encode(one, prompt, special=True, parse=True) for one in (theirs, ours))
     if wanted != live:
         raise ContractError(
             f"the subject's tokenizer makes other ids of a prompt than the one in {folder}",

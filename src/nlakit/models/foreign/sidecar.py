@@ -58,11 +58,12 @@ def whole_prompt(content: str, marker: str, tokenizer: Any, chat: bool) -> str:
         raise ContractError(
             "the chat template of the foreign AV cannot be filled in", found=first_line(error)
         ) from error
-    wanted = encode(tokenizer, text, special=False)
+    wanted = encode(tokenizer, text, special=False, parse=True)
     # Where the tokenizer adds the first special token itself, the text must not hold it too.
     for first in ("", tokenizer.bos_token or ""):
         plain = text.removeprefix(first)
-        if encode(tokenizer, plain, special=True) == wanted and plain.count(marker) == 1:
+        ids = encode(tokenizer, plain, special=True, parse=True)
+        if ids == wanted and plain.count(marker) == 1:
             return plain.replace(marker, "{marker}")
     raise ContractError(
         "the chat template of the foreign AV cannot be written as a plain prompt",
@@ -140,7 +141,7 @@ def chat_template(tokenizer: Any, template: str) -> str:
 
     Raises ContractError if the tokenizer puts special tokens behind a text.
     """
-    plain, full = (encode(tokenizer, template, special=special) for special in (False, True))
+    plain, full = (encode(tokenizer, template, special=s, parse=True) for s in (False, True))
     first = full[: len(full) - len(plain)]
     if full[len(first) :] != plain:
         raise ContractError(
