@@ -38,7 +38,7 @@ def shorter(found: Mapping[str, Any], sign: str = "") -> str:
     return short(found["mean"], found["low"], found["high"], sign)
 
 
-def count(value: float, digits: int = 0) -> str:
+def counted(value: float, digits: int = 0) -> str:
     """A count, from a million on in millions."""
     return f"{value:,.{digits}f}" if value < 1e6 else f"{value / 1e6:,.1f} M"
 

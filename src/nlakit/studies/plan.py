@@ -20,7 +20,7 @@ from rich.table import Table
 from nlakit.config.sections import PairConfig, RunConfig, SourceConfig, TrainConfig
 from nlakit.core import flops
 from nlakit.core.memory import tensors_trained
-from nlakit.core.shown import count, plain_table
+from nlakit.core.shown import counted, plain_table
 from nlakit.data import corpus
 from nlakit.data.dedup import groups_of_near_duplicates
 from nlakit.data.labels.services import estimate
@@ -385,8 +385,8 @@ def table_of(plan: Plan) -> Table:
 def _cells(stage: StagePlan) -> list[str]:
     minutes, seconds = divmod(round(stage.seconds), 60)
     return [
-        count(stage.tokens) if stage.tokens else "",
-        count(stage.flops / 1e12, 1) if stage.flops else "",
+        counted(stage.tokens) if stage.tokens else "",
+        counted(stage.flops / 1e12, 1) if stage.flops else "",
         _size(stage.disk) if stage.disk else "",
         f"{stage.memory / 2**30:.2f} GiB" if stage.memory else "",
         f"{minutes}:{seconds:02d}" if stage.stage != "report" else "",
