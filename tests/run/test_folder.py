@@ -200,19 +200,36 @@ def test_set_aside_keeps_every_old_folder(tmp_path: Path):
     assert [before["text.txt"] for _, before in kept] == [b"1 characters", b"2 characters"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "grown", "missing"])
-def test_a_manifest_refuses_damaged_files(tmp_path: Path, damage: str):
+@pytest.mark.parametrize("damage", ["truncated", "grown", "missing", "zeroed"])
+def test_damaged_files_are_named_and_mended(tmp_path: Path, damage: str):
     config, rundir = new(tmp_path)
     corpus(config, rundir)
     file = rundir.folder("corpus") / "text.txt"
+    whole = file.read_bytes()
     if damage == "missing":
         file.unlink()
     else:
-        file.write_bytes(file.read_bytes()[:-1] if damage == "truncated" else b"x" * 100)
-    for use in (lambda: corpus(config, rundir), lambda: rundir.need("corpus")):
+        broken = {"truncated": whole[:-1], "grown": b"x" * 100, "zeroed": bytes(len(whole))}
+        file.write_bytes(broken[damage])
+    for use in (lambda: split(config, rundir), lambda: rundir.need("corpus")):
         with pytest.raises(RunError, match=r"damaged: text\.txt"):
             use()
-    assert stage_state(corpus, config, rundir)[0] == "stale"
+    seen = stage_state(corpus, config, rundir)[0]
+    assert seen == ("done" if damage == "zeroed" else "damaged")
+    assert stage_state(corpus, config, rundir, verify=True)[0] == "damaged"
+    corpus(config, rundir)
+    assert file.read_bytes() == whole
+    assert stage_state(corpus, config, rundir, verify=True) == ("done", [])
+    assert calls == ["corpus", "corpus"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "\0\0\0"])
+def test_an_unreadable_record_of_the_beginning_is_one_line(tmp_path: Path, text: str):
+    config, rundir = half_done(tmp_path)
+    (rundir.folder("labels") / "begin.json").write_text(text)
+    with pytest.raises(RunError, match="nothing says under which settings stage labels was begun"):
+        labels(config, rundir)
+    assert stage_state(labels, config, rundir)[0] == "stale"
 
 
 def test_a_truncated_manifest_is_refused(tmp_path: Path):

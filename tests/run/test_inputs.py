@@ -104,7 +104,7 @@ def test_a_large_file_is_hashed_again_only_if_size_or_time_moved(
     file.write_bytes(b"0123456789")
     write_inputs(folder, {"x": [file]})
     asked: list[Path] = []
-    monkeypatch.setattr(inputs, "file_sha256", lambda path: asked.append(path) or "none")
+    monkeypatch.setattr(inputs, "sha256_once", lambda path: asked.append(path) or "none")
     assert changed_inputs(folder, {"x": [file]}) == [] and not asked
     os.utime(file, (5, 5))
     assert changed_inputs(folder, {"x": [file]}) == [f"{file} was changed after it was read"]

@@ -104,16 +104,24 @@ for _name in pipeline.STAGES:
 
 
 @app.command()
-def status(target: Target, sets: Sets = None, out: Out = None) -> None:
-    """Say what is done, half-done or stale, with counts and times."""
+def status(
+    target: Target,
+    sets: Sets = None,
+    out: Out = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="hash every file; exit code 2 if one is damaged")
+    ] = False,
+) -> None:
+    """Say what is done, half-done, stale or damaged, with counts and times."""
     config, path = resolve(target, out, sets)
     rundir = RunDir(path)
     rundir.check_format()
     columns = ("stage", "state", "finished", "rows", "dropped", "seconds")
     table, lines = plain_table(columns, left=3, title=escape(str(path))), []
-    for item in pipeline.status(config, rundir):
+    found = pipeline.status(config, rundir, verify)
+    for item in found:
         manifest = item.manifest
-        lines += [f"stale {item.stage}: {change}" for change in item.changes]
+        lines += [f"{item.state} {item.stage}: {change}" for change in item.changes]
         dropped = {k: n for k, n in manifest.rows.dropped.items() if n} if manifest else {}
         if dropped:
             reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
@@ -131,6 +139,9 @@ def status(target: Target, sets: Sets = None, out: Out = None) -> None:
         console.print(line, markup=False, soft_wrap=True)
     holder = rundir.holder()
     console.print(f"held by process {holder}" if holder else "no process holds this run")
+    for item in found if verify else ():
+        if item.state == "damaged":
+            rundir.refuse_damage(item.stage, rundir.damage(item.stage, contents=True))
 
 
 @app.command()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nlakit.core.contract import Contract, read_contract, table_sidecar
 from nlakit.errors import DataError
 from nlakit.files.parquet import finite_matrix, read_table
-from nlakit.run.folder import FOLDERS, RunDir
+from nlakit.run.folder import RunDir
 
 PARTS = ("test", "av", "ar")
 
@@ -107,11 +107,14 @@ def rows_of_file(path: Path) -> TableRows:
 def tables_at(path: Path) -> dict[str, Path]:
     """Part → table of a run, a folder of tables or one table, which is then the `test` part.
 
-    Raises DataError if there is no part to evaluate on.
+    Raises DataError if there is no part to evaluate on, RunError if a run's tables are damaged.
     """
     if path.is_file():
         return {"test": path}
-    folder = path / FOLDERS["tables"] if (path / FOLDERS["tables"]).is_dir() else path
+    folder, run = path, RunDir(path)
+    if run.folder("tables").is_dir():
+        folder = run.folder("tables")
+        run.refuse_damage("tables", run.damage("tables", contents=True))
     found = {p: file for p in PARTS if (file := folder / f"{p}.parquet").exists()}
     if "test" not in found:
         raise DataError(

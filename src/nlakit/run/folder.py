@@ -15,7 +15,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -40,6 +41,9 @@ FOLDERS = {
     "eval": "09_eval",
     "report": "10_report",
 }
+# Stages that make the same files to the byte from the same settings, parents and sources, without
+# a training: what is damaged there is made again and held against its recorded hash.
+MADE_AGAIN = frozenset({"corpus", "activations", "split", "labels", "tables"})
 LIBRARIES = ("nlakit", "torch", "transformers", "peft", "accelerate", "pyarrow", "numpy")
 
 
@@ -112,6 +116,17 @@ def read_exact(path: Path) -> str:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """SHA-256 of a file, taken once a process as long as its size and time stay."""
+    stat = path.stat()
+    return _sha256_of(str(path.absolute()), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _sha256_of(path: str, size: int, mtime_ns: int) -> str:
+    return file_sha256(Path(path))
 
 
 def library_versions() -> dict[str, str]:
@@ -197,6 +212,14 @@ class RunDir:
 
         Raises RunError if it cannot be read or one of its files is missing or has another size.
         """
+        self.refuse_damage(stage, self.damage(stage))
+        return self.record(stage)
+
+    def record(self, stage: str) -> Manifest | None:
+        """The manifest of a finished stage, whatever became of its files; None if there is none.
+
+        Raises RunError if it cannot be read.
+        """
         path = self.folder(stage) / "manifest.json"
         if not path.exists():
             return None
@@ -214,32 +237,56 @@ class RunDir:
                 found=f"format {manifest.format}, this nlakit reads {FORMAT}",
                 do=f"redo it with --redo {stage}",
             )
-        for name, record in manifest.files.items():
-            file = self.folder(stage) / name
-            size = file.stat().st_size if file.exists() else None
-            if size != record.bytes:
-                raise RunError(
-                    f"stage {stage} is damaged: {name}",
-                    found=f"{size} bytes instead of {record.bytes}",
-                    do=f"redo it with --redo {stage}",
-                )
         return manifest
 
-    def need(self, stage: str) -> Path:
-        """The folder of a finished stage; RunError if it is not finished."""
-        if self.manifest(stage) is None:
+    def damage(self, stage: str, contents: bool = False) -> dict[str, str]:
+        """File → what was found, of files of a finished stage that are not what its manifest says.
+        `contents` compares their SHA-256 too, taken once a process.
+
+        Raises RunError if the manifest cannot be read.
+        """
+        manifest, found = self.record(stage), {}
+        for name, record in manifest.files.items() if manifest else ():
+            file = self.folder(stage) / name
+            if not file.exists():
+                found[name] = "missing"
+            elif (size := file.stat().st_size) != record.bytes:
+                found[name] = f"{size} bytes instead of {record.bytes}"
+            elif contents and sha256_once(file) != record.sha256:
+                found[name] = "its SHA-256 is not the recorded one"
+        return found
+
+    def refuse_damage(self, stage: str, found: Mapping[str, str]) -> None:
+        """Raise RunError if `damage` found something."""
+        if found:
+            again = "`nlakit run` makes it again and keeps what is whole"
             raise RunError(
-                f"stage {stage} is not finished in {self.path}",
-                do=f"run it first: nlakit {stage} (or nlakit run)",
+                f"stage {stage} is damaged: {', '.join(found)}",
+                found=f"in {self.folder(stage)}: {next(iter(found.values()))}",
+                do=again if stage in MADE_AGAIN else f"redo it with --redo {stage}",
             )
+
+    def need(self, stage: str) -> Path:
+        """The folder of a finished stage, to be read; RunError if it is not finished, or a file is
+        not what was written."""
+        if self.record(stage) is None:
+            raise self._unfinished(stage)
+        self.refuse_damage(stage, self.damage(stage, contents=True))
         return self.folder(stage)
 
+    def _unfinished(self, stage: str) -> RunError:
+        return RunError(
+            f"stage {stage} is not finished in {self.path}",
+            do=f"run it first: nlakit {stage} (or nlakit run)",
+        )
+
     def parent_identities(self, parents: Sequence[str]) -> dict[str, str]:
+        """Identity of each stage; RunError if one is not finished."""
         identities = {}
         for parent in parents:
-            self.need(parent)
-            manifest = self.manifest(parent)
-            assert manifest is not None
+            manifest = self.record(parent)
+            if manifest is None:
+                raise self._unfinished(parent)
             identities[parent] = manifest.identity()
         return identities
 

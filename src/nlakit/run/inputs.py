@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from nlakit.config.sections import RunConfig
-from nlakit.run.folder import atomic_write, file_sha256
+from nlakit.run.folder import atomic_write, sha256_once
 
 FILE = ".inputs.json"
 LARGE = 16 << 20  # bytes
@@ -54,7 +53,7 @@ def half_files(folder: str | None) -> Reads:
 def write_inputs(folder: Path, reads: Reads) -> None:
     """Record what a stage is about to read."""
     found = [
-        {"named": named, "path": str(file), "sha256": _sha256(file), **_look(file)}
+        {"named": named, "path": str(file), "sha256": sha256_once(file), **_look(file)}
         for named, file in _sorted(reads)
     ]
     atomic_write(folder / FILE, json.dumps(found, indent=1) + "\n")
@@ -95,15 +94,4 @@ def _same(file: Path, record: Mapping[str, Any]) -> bool:
         return False
     if now["bytes"] > LARGE and now["mtime_ns"] == record["mtime_ns"]:
         return True
-    return _sha256(file) == record["sha256"]
-
-
-def _sha256(file: Path) -> str:
-    stat = file.stat()
-    return _hashed(str(file.absolute()), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=1 << 16)
-def _hashed(path: str, size: int, mtime_ns: int) -> str:
-    """Stages of one process share a subject: its weights are hashed once."""
-    return file_sha256(Path(path))
+    return sha256_once(file) == record["sha256"]

@@ -34,7 +34,7 @@ assert tuple(FOLDERS) == STAGES
 
 @dataclass(frozen=True)
 class StageStatus:
-    """State of one stage; `changes` says why it is stale."""
+    """State of one stage; `changes` says why it is stale, or what is damaged."""
 
     stage: str
     state: State
@@ -60,8 +60,8 @@ def run(
 ) -> RunDir:
     """Run the stages in their order inside `path`, holding the folder's lock.
 
-    `redo` sets aside these stages and all that rest on them. Raises RunError if a stage is stale
-    or another process holds the folder, and whatever a stage raises.
+    `redo` sets aside these stages and all that rest on them. Raises RunError if a stage is stale,
+    or damaged beyond repair, or another process holds the folder, and whatever a stage raises.
     """
     for name in (*redo, *stages):
         check_name(name)
@@ -70,13 +70,15 @@ def run(
     with rundir.lock():
         config = settled(begun_in(config, rundir))
         wanted = [name for name in needed(config) if name in stages]
-        check_subject(config, rundir, wanted, with_children(redo))
-        for name in with_children(redo):
+        redone = with_children(redo)
+        check_subject(config, rundir, wanted, redone)
+        for name in wanted:
+            if name not in redone:
+                refuse_changes(stage_run(name), config, rundir)
+        for name in redone:
             old = rundir.set_aside(name)
             if old:
                 say(f"{name}: the old result is kept in {old}")
-        for name in wanted:
-            refuse_changes(stage_run(name), config, rundir)
         # Only now: config.yaml describes what the finished stages were made with.
         RunDir.create(path, config)
         for name in wanted:
@@ -89,7 +91,7 @@ def check_subject(
 ) -> None:
     """Raise ModelError or ConfigError, before a corpus is made and labels are paid for, if a stage
     that is still to run could not read the subject or the lengths that are set."""
-    to_run = (name for name in wanted if name in redone or rundir.manifest(name) is None)
+    to_run = (name for name in wanted if name in redone or rundir.record(name) is None)
     if any("subject" in stage_run(name).sections for name in to_run):
         from nlakit.models.families import check_lengths
 
@@ -129,7 +131,7 @@ def check_name(name: str) -> None:
 
 def run_stage(name: str, config: RunConfig, rundir: RunDir) -> Manifest:
     """Run one stage and say what it did."""
-    before = rundir.manifest(name)
+    before = rundir.record(name)
     if before is None:
         say(f"{name}: {'resuming' if begun(rundir.folder(name)) else 'starting'}")
     manifest: Manifest = stage_run(name)(config, rundir)
@@ -156,11 +158,11 @@ def with_children(names: Collection[str]) -> list[str]:
     return [name for name in STAGES if name in chosen]
 
 
-def status(config: RunConfig, rundir: RunDir) -> list[StageStatus]:
-    """State of every stage under a configuration."""
+def status(config: RunConfig, rundir: RunDir, verify: bool = False) -> list[StageStatus]:
+    """State of every stage under a configuration; `verify` compares the hashes of all files."""
     config, found = begun_in(config, rundir), []
     for name in needed(config):
-        state, changes = stage_state(stage_run(name), config, rundir)
+        state, changes = stage_state(stage_run(name), config, rundir, verify)
         manifest = rundir.manifest(name) if state == "done" else None
         found.append(StageStatus(name, state, changes, manifest))
     return found

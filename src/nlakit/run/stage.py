@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import json
@@ -14,8 +15,9 @@ from typing import Any, Literal
 
 from nlakit.config.load import config_hash
 from nlakit.config.sections import RunConfig
-from nlakit.errors import NlakitError, RunError
+from nlakit.errors import NlakitError, RunError, first_line
 from nlakit.run.folder import (
+    MADE_AGAIN,
     FileRecord,
     Manifest,
     Rows,
@@ -28,9 +30,10 @@ from nlakit.run.folder import (
 )
 from nlakit.run.inputs import Outside, changed_inputs, nothing, write_inputs
 from nlakit.run.peak import peak_memory
+from nlakit.run.repair import free_of_charge, repair
 
 SPACE_TO_WRITE = 1 << 20  # bytes; with less left, a failed write is a full disk
-State = Literal["missing", "partial", "stale", "done"]
+State = Literal["missing", "partial", "stale", "damaged", "done"]
 
 
 Body = Callable[[RunConfig, RunDir, Path], Rows]
@@ -49,8 +52,9 @@ def stage(
 
     `sections` names the settings the result depends on, `outside` the files it reads that no other
     stage made; `alone` says whether under a configuration it rests on no other stage. The stage
-    returns its manifest at once if it is finished and unchanged, resumes if half-done, and raises
-    RunError if a setting, a parent or a file changed.
+    returns its manifest at once if it is finished and unchanged, makes damaged files again where
+    they come out the same, resumes if half-done, and raises RunError if a setting, a parent or a
+    file changed, or if a file is damaged.
     """
 
     def parents_of(config: RunConfig) -> tuple[str, ...]:
@@ -60,17 +64,29 @@ def stage(
         @functools.wraps(body)
         def run(config: RunConfig, rundir: RunDir) -> Manifest:
             begin = _begin_record(config, rundir, name, parents_of(config), sections)
-            manifest, folder, reads = rundir.manifest(name), rundir.folder(name), outside(config)
-            if manifest is not None:
-                then = _begin_of(manifest, rundir, name)
+            manifest, folder, reads = rundir.record(name), rundir.folder(name), outside(config)
+            if manifest is not None or begun(folder):
+                then = _begin_of(manifest, rundir, name) if manifest else _saved(rundir, name)
                 _refuse_stale(rundir, name, changes(begin, then) + changed_inputs(folder, reads))
+            damaged = rundir.damage(name, contents=True)
+            if damaged and name not in MADE_AGAIN:
+                rundir.refuse_damage(name, damaged)
+            if manifest is None or damaged:
+                for parent in parents_of(config):
+                    rundir.need(parent)
+
+            def make(again: Path) -> None:
+                _write_begin(again, begin)
+                with _told(rundir, name):
+                    body(free_of_charge(config), rundir, again)
+
+            if manifest is not None:
+                if damaged:
+                    repair(rundir, manifest, damaged, make)
                 return manifest
-            if begun(folder):
-                saved = json.loads((folder / "begin.json").read_text(encoding="utf-8"))
-                _refuse_stale(rundir, name, changes(begin, saved) + changed_inputs(folder, reads))
-            else:
+            if not begun(folder):
                 write_inputs(folder, reads)
-            atomic_write(folder / "begin.json", json.dumps(begin, indent=1) + "\n")
+            _write_begin(folder, begin)
             return _run_body(body, config, rundir, name, begin)
 
         run.stage_name = name  # type: ignore[attr-defined]
@@ -105,9 +121,26 @@ def _settings_record(config: RunConfig, sections: Sequence[str]) -> dict[str, An
     }
 
 
+def _write_begin(folder: Path, begin: Mapping[str, Any]) -> None:
+    atomic_write(folder / "begin.json", json.dumps(begin, indent=1) + "\n")
+
+
+def _saved(rundir: RunDir, name: str) -> dict[str, Any]:
+    """What a stage was begun under. Raises RunError if that cannot be read."""
+    try:
+        return json.loads((rundir.folder(name) / "begin.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"nothing says under which settings stage {name} was begun",
+            found=first_line(error),
+            do=f"redo it with --redo {name}",
+        ) from error
+
+
 def _begin_of(manifest: Manifest, rundir: RunDir, name: str) -> dict[str, Any]:
-    path = rundir.folder(name) / "begin.json"
-    saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    saved: dict[str, Any] = {}
+    with contextlib.suppress(RunError):  # it words what changed, and no more
+        saved = _saved(rundir, name)
     return {
         "config_hash": manifest.config_hash,
         "config": saved.get("config", {}),
@@ -122,7 +155,7 @@ def _run_body(
     started = time.monotonic()
     for leftover in folder.rglob(".*.tmp-*"):  # of a process that was killed while it wrote
         leftover.unlink()
-    try:
+    with _told(rundir, name):
         with peak_memory() as peak:
             rows = body(config, rundir, folder)
         manifest = Manifest(
@@ -139,6 +172,15 @@ def _run_body(
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         atomic_write(folder / "manifest.json", manifest.model_dump_json(indent=1) + "\n")
+    return manifest
+
+
+@contextlib.contextmanager
+def _told(rundir: RunDir, name: str) -> Iterator[None]:
+    """Raise RunError where the body runs out of memory or space."""
+    folder = rundir.folder(name)
+    try:
+        yield
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's; a stage may run without torch
             raise RunError(
@@ -154,7 +196,6 @@ def _run_body(
             found=str(folder),
             do="free some space and run the same command again; finished chunks are kept",
         ) from error
-    return manifest
 
 
 def _disk_full(error: Exception, folder: Path) -> bool:
@@ -211,31 +252,37 @@ def _refuse_stale(rundir: RunDir, name: str, lines: Sequence[str]) -> None:
 
 
 def refuse_changes(stage_run: Any, config: RunConfig, rundir: RunDir) -> None:
-    """Raise RunError if a stage was begun under other settings or on other files, before anything
-    is touched."""
-    path = rundir.folder(stage_run.stage_name) / "begin.json"
-    if not path.exists() or not begun(path.parent):
-        return
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    now = {**saved, **_settings_record(config, stage_run.sections)}
-    lines = changes(now, saved) + changed_inputs(path.parent, stage_run.outside(config))
-    _refuse_stale(rundir, stage_run.stage_name, lines)
-
-
-def stage_state(stage_run: Any, config: RunConfig, rundir: RunDir) -> tuple[State, list[str]]:
-    """State of a stage under a configuration, with what changed if it is stale."""
+    """Raise RunError if a stage was begun under other settings or on other files, or is damaged and
+    cannot be made again, before anything is touched."""
     name = stage_run.stage_name
-    folder = rundir.folder(name)
-    if not (folder / "begin.json").exists() or not begun(folder):
-        return "missing", []
+    folder, manifest = rundir.folder(name), rundir.record(name)
+    if manifest is None and not begun(folder):
+        return
+    saved = _begin_of(manifest, rundir, name) if manifest else _saved(rundir, name)
+    now = {**saved, **_settings_record(config, stage_run.sections)}
+    lines = changes(now, saved) + changed_inputs(folder, stage_run.outside(config))
+    _refuse_stale(rundir, name, lines)
+    if name not in MADE_AGAIN:
+        rundir.refuse_damage(name, rundir.damage(name, contents=True))
+
+
+def stage_state(
+    stage_run: Any, config: RunConfig, rundir: RunDir, verify: bool = False
+) -> tuple[State, list[str]]:
+    """State of a stage under a configuration, with what changed if it is stale and which files if
+    it is damaged; `verify` compares the hashes of its files too."""
+    name = stage_run.stage_name
     try:
-        manifest = rundir.manifest(name)
+        manifest = rundir.record(name)
+        if manifest is None and not begun(rundir.folder(name)):
+            return "missing", []
         now = _begin_record(config, rundir, name, stage_run.parents_of(config), stage_run.sections)
+        then = _begin_of(manifest, rundir, name) if manifest else _saved(rundir, name)
     except RunError as error:
         return "stale", [str(error)]
-    saved = json.loads((folder / "begin.json").read_text(encoding="utf-8"))
-    lines = changes(now, _begin_of(manifest, rundir, name) if manifest else saved)
-    lines += changed_inputs(folder, stage_run.outside(config))
+    lines = changes(now, then) + changed_inputs(rundir.folder(name), stage_run.outside(config))
     if lines:
         return "stale", lines
+    if damaged := rundir.damage(name, verify):
+        return "damaged", [f"{file}: {what}" for file, what in damaged.items()]
     return ("done" if manifest else "partial"), []
