@@ -137,7 +137,7 @@ def survey_documents(config: RunConfig, rundir: RunDir) -> Survey:
         return _survey(config, rundir, 1.0, "the finished corpus stage")
     sources = config.corpus.sources
     limit = max(MOST_DOCUMENTS // len(sources), 1)
-    counts = [count(source, limit) for source in sources]
+    counts = [documents_in(source, limit) for source in sources]
     read, whole = sum(n for n, _ in counts), sum(n for _, n in counts)
     words = f"extrapolated from {read} documents" if whole > read else "all documents read"
     bounded = tuple(
@@ -152,7 +152,7 @@ def survey_documents(config: RunConfig, rundir: RunDir) -> Survey:
         return _survey(config, made, whole / read, words)
 
 
-def count(source: SourceConfig, limit: int) -> tuple[int, float]:
+def documents_in(source: SourceConfig, limit: int) -> tuple[int, float]:
     """Documents of a source that are read, and how many it is estimated to have."""
     size, read = 0, 0
     for document in islice(read_source(source), limit + 1):
