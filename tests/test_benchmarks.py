@@ -221,7 +221,7 @@ def test_an_example_runs_up_to_its_tables(example: Path, place: Callable[..., Pa
         said = call(stage, target)
         assert (said.code, said.crash) == (0, ""), (stage, said.err)
     tables = RunDir(folder / "runs" / example.stem).need("tables")
-    assert read_table(tables / "av.parquet").num_rows > 4
+    assert read_table(tables / "av.parquet").num_rows
     assert read_contract(tables / "av.parquet.nla_meta.yaml").layer == 1
 
 

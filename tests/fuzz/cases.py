@@ -1,0 +1,220 @@
+"""Command lines gone wrong: each begins as one that works and is then made odd, by a seed."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import random
+import shlex
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from huggingface_hub import constants
+
+from nlakit.cli.main import app
+from nlakit.files.parquet import read_table
+from tests import toyplace
+from tests.commands import Said, call
+from tests.documents import commands
+from tests.fuzz.damage import damage
+from tests.test_documents import PAIRS, SHORT
+
+SECONDS = 120  # a case that takes longer hangs
+CODES = (0, 2, 3, 4, 130)
+# Where no value is right, or of another type. None is large: work that was asked for is done.
+WRONG = ["", " ", "x", "-1", "0", "1.5", "nan", "1e3", "٣", "é", "日本語", "\udcff", "-", "--",
+         "a" * 300, "a=b", "[", "{", "null", "../x", "%s", "\x1b[1m", "[bold]"]  # fmt: skip
+WORDS = ["table", "jsonl", "kitft", "peft", "auto", "cpu", "cuda", "meta", "mps", "float32",
+         "bfloat16", "float16", "nf4+float32", "quick", "full", "pair", "av", "ar", "tables",
+         "trajectory", "model", "dataset", "all", "last", "1", "2", "3", "owner/name", "corpus",
+         "labels", "eval", "text", "label"]  # fmt: skip
+SETS = ["seed=-1", "seed=x", "name=../x", "name=", "a", "a.b", "=", "a.b=", "seed=[", "seed={a: b}",
+        "corpus.sources=[]", "corpus.sources=[{path: missing}]", "corpus.min_characters=100000",
+        "subject.layer=99", "subject.layer=-1", "subject.dtype=int8", "subject.model=missing",
+        "subject.device=cuda:9", "activations.skip_first=5000", "activations.max_tokens=2",
+        "split.av=0", "split.test=0", "labels.labeler=services", "labels.labeler=file",
+        "labels.min_words=90", "ar.batch_rows=1", "ar.lora=null", "ar.lora.r=1", "ar.blocks=1",
+        "av.scale=0", "av.scale=1e9", "av.centring=maybe", "ar.phases=[]", "eval.rows=1",
+        "eval.embedding=missing", "eval.profile=none", "decoding.max_new_tokens=1",
+        "tables.source=missing", "tables.av_template=x", "start=missing", "report.rows=0",
+        "requests.store=missing/x/y", "requests.prices=corpus.jsonl"]  # fmt: skip
+# Inputs of every format that is read, beside those of the documents.
+ODD = Path("odd")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One command line, and what was done to the files it finds."""
+
+    seed: int
+    words: tuple[str, ...]
+    damaged: tuple[str, ...]
+    said: Said
+
+    @property
+    def problem(self) -> str:
+        """What the property forbids; empty if it holds."""
+        if self.said.crash:
+            return self.said.crash
+        allowed = (*CODES, 1) if self.words[:1] == ("doctor",) else CODES
+        if self.said.code not in allowed:
+            return f"exit code {self.said.code}: {self.said.err[-500:]}"
+        lines = self.said.err.splitlines()
+        told = [line for line in lines if line.startswith("error: ")]
+        if self.said.code == 2 and (len(told) != 1 or lines[-1] != told[0] or told[0] == "error: "):
+            return f"no one line says what is wrong: {self.said.err[-500:]!r}"
+        return ""
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}: nlakit {shlex.join(self.words)}  # {'; '.join(self.damaged)}"
+
+
+def tree() -> dict[str, Any]:
+    """Every command, by name, with its parameters."""
+    group: Any = typer.main.get_command(app)
+    return {name: one for name, one in group.commands.items() if not one.hidden}
+
+
+def begin(name: str, command: Any, known: dict[str, list[list[str]]], rng: random.Random) -> Any:
+    """Words of a command that work: those of a document, or else one value an argument."""
+    if name in known and rng.random() < 0.9:
+        return list(rng.choice(known[name]))
+    words = []
+    for one in command.params:
+        if one.param_type_name == "argument" and (one.required or rng.random() < 0.5):
+            words.append(value_of(one, rng))
+    return words
+
+
+def value_of(parameter: Any, rng: random.Random) -> str:
+    """A value of a parameter: mostly a name that a path or word could have, some of them wrong."""
+    if parameter.name == "sets":
+        return rng.choice(SETS)
+    drawn = rng.random()
+    if drawn < 0.3:
+        return rng.choice(WRONG)
+    if drawn < 0.5:
+        return rng.choice(WORDS)
+    return rng.choice(places())
+
+
+def places() -> list[str]:
+    """What lies in the working folder, and what does not."""
+    there = [p.as_posix() for p in sorted(Path().glob("*")) + sorted(Path().glob("*/*"))]
+    return [*there, "missing", "missing/x.jsonl", "corpus.jsonl/x", "demo/x.parquet", ".", "new",
+            "new.jsonl", "new.parquet", "new.json", "new.csv", "new.npy", "/dev/null",
+            "/proc/nothing/x", "~nobody/x"]  # fmt: skip
+
+
+def mutated(words: list[str], command: Any, rng: random.Random) -> list[str]:
+    """The words with one of them dropped, swapped or wrong, or with one more option."""
+    options = [one for one in command.params if one.param_type_name == "option"]
+    kind = rng.choice(("drop", "wrong", "place", "option", "option", "option", "again"))
+    made = list(words)
+    at = rng.randrange(len(made)) if made else 0
+    if kind == "drop" and made:
+        del made[at]
+    elif kind == "wrong" and made:
+        made[at] = rng.choice(WRONG)
+    elif kind == "place" and made:
+        made[at] = rng.choice(places())
+    elif kind == "again" and made:
+        made.insert(at, made[at])
+    elif options:
+        one = rng.choice(options)
+        made += [rng.choice(one.opts)] + ([] if one.is_flag else [value_of(one, rng)])
+    return made
+
+
+def short(name: str, words: list[str]) -> list[str]:
+    """The words with what makes them quick, where they do not say otherwise themselves."""
+    extra = list(SHORT.get(name, []))
+    if name == "eval" and words[:1] == ["demo"]:
+        extra += PAIRS
+    return [*extra, *words]
+
+
+def fill_odd(root: Path) -> None:
+    """One good file of every format, for damage to find."""
+    folder = root / ODD
+    folder.mkdir()
+    text = (root / "corpus.jsonl").read_bytes()
+    (folder / "c.jsonl.gz").write_bytes(gzip.compress(text))
+    lines = text.decode().splitlines()
+    (folder / "c.json").write_text(f"[{','.join(lines)}]", encoding="utf-8")
+    (folder / "c.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    shutil.copyfile(root / "table.csv", folder / "t.csv")
+    import pyarrow as pa
+
+    with pa.output_stream(str(folder / "c.jsonl.zst"), compression="zstd") as stream:
+        stream.write(text)
+    vectors = np.load(root / "vectors.npy")
+    np.savez(folder / "v.npz", activation_vector=vectors)
+    np.save(folder / "v16.npy", vectors.astype(np.float16))
+    pq_rows = read_table(root / "vectors.parquet").to_pylist()
+    records = [row | {"explanation": f"about {n}", "text": "x", "label": str(n % 2)}
+               for n, row in enumerate(pq_rows)]  # fmt: skip
+    toyplace.write_lines(folder / "rows.jsonl", records)
+
+
+def known_lines() -> dict[str, list[list[str]]]:
+    """Command → word lists of the documents."""
+    found: dict[str, list[list[str]]] = {}
+    for one in commands():
+        if one.words[0] == "nlakit":
+            found.setdefault(one.words[1], []).append(list(one.words[2:]))
+    return found
+
+
+@contextlib.contextmanager
+def safe(embedded: Path) -> Iterator[None]:
+    """No network, no embedded model, no figures by the dozen, and an end to what hangs."""
+    from nlakit.models import embedded as module
+    from nlakit.publish.compare import figure
+    from nlakit.run.folder import atomic_write
+    from nlakit.studies import calibrate
+
+    def late(*args: Any) -> None:
+        raise TimeoutError(f"the case took more than {SECONDS} seconds")
+
+    before = signal.signal(signal.SIGALRM, late)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(module, "embedded_model", lambda: embedded)
+        patch.setattr(calibrate, "matmul_speed", lambda *args, **options: 1e11)
+        patch.setattr(figure, "_save", lambda figure, path: atomic_write(path, "a figure"))
+        yield
+    signal.signal(signal.SIGALRM, before)
+
+
+def run_case(seed: int, master: Path, scratch: Path) -> Case:
+    """Make a case by its seed in a new folder of `scratch`, run it and clear up."""
+    rng, group, known = random.Random(seed), tree(), known_lines()
+    name = sorted(group)[seed % len(group)]  # every command in turn
+    root = scratch / f"case-{seed}"
+    root.mkdir()
+    with toyplace.at(root):
+        words = begin(name, group[name], known, rng)
+        toyplace.copied(master, root, [*words, ODD.name, "rows.jsonl", "vectors.npy"])
+        damaged = []
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            named = [w for w in words if w and Path(w).exists() and Path(w) != Path()]
+            if named and rng.random() < 0.5:
+                damaged.append(damage(Path(rng.choice(named)), rng))
+            else:
+                words = mutated(words, group[name], rng)
+        words = short(name, words)
+        signal.alarm(SECONDS)
+        try:
+            said = call(name, *words)
+        finally:
+            signal.alarm(0)
+    shutil.rmtree(root, ignore_errors=True)
+    return Case(seed, (name, *words), tuple(damaged), said)
