@@ -73,10 +73,23 @@ def corpus_script(module: ModuleType, patch: Patch) -> None:
     patch.setattr(module, "FAMILIES", (module.Family("toy", "toy", 2, passages),))
 
 
+def in_this_place(module: ModuleType, patch: Patch) -> None:
+    """Cases run in the place that is there: `tests/fuzz` has the real one."""
+
+    def built(root: Path, labels_url: str) -> Path:
+        return Path.cwd()
+
+    patch.setattr(module.toyplace, "build", built)
+    patch.setattr(module.toyplace, "toy_model", lambda folder, blocks: folder)
+
+
 FLOAT32 = {"subject": {"dtype": "float32"}}
 TOYS: dict[str, Toy | str] = {
     "benchmarks/audit.py": Toy(("--rows", "200", "--json", "OUT"), {"": in_process}, ("OUT",)),
     "benchmarks/coverage.py": Toy(("--simulations", "3", "--out", "c.md"), writes=("c.md",)),
+    "benchmarks/fuzz.py": Toy(
+        ("--cases", "1", "--out", "OUT"), {"": in_this_place}, ("OUT",)
+    ),
     "benchmarks/gpu_memory.py": Toy((
         "--toy", "--set", "ar.max_tokens=60", "--set", "av.max_tokens=60",
         "--set", "ar.accumulation=1", "--set", "av.accumulation=1",
@@ -119,6 +132,7 @@ TOYS: dict[str, Toy | str] = {
     ),
 }  # fmt: skip
 ALSO = {"scripts/record_labels.py": ("runs/labels-two-services",),
+        "benchmarks/fuzz.py": ("table.csv", "vectors.npy", "vectors.parquet", "rows.jsonl"),
         "scripts/record_layers.py": ("texts",)}  # fmt: skip
 
 

@@ -147,6 +147,7 @@ def build(root: Path, labels_url: str) -> Path:
         done("export", "PAIR", "OTHERS/PAIR")
         done("eval", "demo", "--set", "eval.permutations=100", "--out", "eval")
         done("card", "runs/demo", "--out", "card")
+        done("archive", "runs/demo", "evidence")
         for stage in ("corpus", "activations", "split", "labels"):
             done(stage, "examples/labels-two-services.yaml")
         for stage in ("corpus", "activations", "split"):
@@ -170,9 +171,11 @@ def copied(master: Path, root: Path, words: Sequence[str]) -> None:
             wanted.add(f"runs/{Path(word).stem}")
     for name in wanted:
         source = master / (SAME | BEGUN).get(name, name)
-        if name and source.is_dir():
+        if not name or len(name) > 255 or (source.is_absolute() and master not in source.parents):
+            continue
+        if source.is_dir():
             shutil.copytree(source, root / name, dirs_exist_ok=True)
-        elif name and source.is_file():
+        elif source.is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, root / name)
     if (master / "runs" / "answers.sqlite").exists():

@@ -1,12 +1,24 @@
 """What a user can get wrong, as typed errors.
 
 Each message says what is wrong, what was found, and what to do. The command line prints it
-without a traceback and exits 2. `assert` is for nlakit's own invariants only.
+without a traceback and ends with an `ExitCode`. `assert` is for nlakit's own invariants only.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import cast
+
+
+class ExitCode(IntEnum):
+    """How every command ends."""
+
+    DONE = 0
+    PROBLEM = 1  # `doctor` found one
+    MISTAKE = 2  # what was asked for cannot be done; the one line on standard error says why
+    GATE = 3  # `eval --gate`, `audit --gate` or `verify` found less than was asked for
+    LIMIT = 4  # a limit that the user set is reached; the same command goes on
+    STOPPED = 130  # Ctrl-C; finished work is kept
 
 
 class NlakitError(Exception):
@@ -19,7 +31,8 @@ class NlakitError(Exception):
             parts.append(f"found: {found}")
         if do:
             parts.append(f"do: {do}")
-        super().__init__("; ".join(parts))
+        # What was found may hold line breaks of any kind, and a message is one line.
+        super().__init__(" ".join("; ".join(parts).splitlines()))
 
 
 class ConfigError(NlakitError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shlex
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from nlakit.cli import main
+from nlakit.errors import DataError, ExitCode
 from nlakit.publish.card import model_card
 from nlakit.publish.hub.hub import how_to_use
+from tests.commands import call
 
 
 def test_commands_that_are_advised_can_be_pasted(
@@ -45,3 +48,37 @@ def test_libraries_are_quiet_unless_asked(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_positions_are_those_of_python(given: list[str], expected: Any) -> None:
     assert main._positions(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["run"], "missing argument 'CONFIG|RUN'; do: see nlakit run --help"),
+        (["none"], "no such command 'none'; do: see nlakit --help"),
+        (["doctor", "x"], "got unexpected extra argument(s) (x); do: see nlakit doctor --help"),
+        (["layers", "--rows", "3"], "invalid value for '--rows'"),
+        (["explain", "demo", "--vectors", "x" * 300], f"{'x' * 300} cannot be used; found: File"),
+    ],
+)  # fmt: skip
+def test_what_is_typed_wrong_is_a_line(words: list[str], line: str) -> None:
+    said = call(*words)
+    assert (said.code, said.out, said.crash) == (ExitCode.MISTAKE, "", "")
+    assert said.err.startswith(f"error: {line}")
+    assert len(said.err.splitlines()) == 1
+
+
+def test_without_words_the_help_is_shown() -> None:
+    assert "Usage: nlakit" in call().out
+
+
+def test_a_message_is_one_line_whatever_was_found() -> None:
+    error = DataError("a file cannot be read", found="one\ntwo\u2028three\r\nfour", do="mend it")
+    assert str(error) == "a file cannot be read; found: one two three four; do: mend it"
+
+
+def test_exit_codes_have_names() -> None:
+    """No command ends with a bare number."""
+    for module in Path(main.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("typer.Exit", "sys.exit"):
+                assert not any(isinstance(x, ast.Constant) for x in node.args), ast.unparse(node)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nlakit.core.text.shingles import shingle_hashes
 from nlakit.core.text.stats import words
 from nlakit.data import dedup
 from nlakit.data.dedup import (
@@ -18,7 +17,6 @@ from nlakit.data.dedup import (
     groups_of_near_duplicates,
     near_duplicates,
     sampling_modulus,
-    shingle_hashes,
     similar_pairs,
 )
 
@@ -48,15 +46,6 @@ def numbered(start: int, stop: int) -> str:
 def test_exact_key_ignores_case_and_white_space_only() -> None:
     assert exact_key("A  b\n c ") == exact_key("a b C")
     assert exact_key("ab c") != exact_key("a bc")
-
-
-def test_shingles_by_hand() -> None:
-    assert len(shingle_hashes("")) == 0
-    assert len(shingle_hashes("one two three")) == 1
-    assert len(shingle_hashes(numbered(0, 8))) == 1
-    assert len(shingle_hashes(numbered(0, 20))) == 13
-    assert len(shingle_hashes("same " * 20)) == 1
-    assert shingle_hashes("a b")[0] != shingle_hashes("b a")[0]
 
 
 def test_share_by_hand() -> None:
@@ -120,13 +109,6 @@ def test_sampling_keeps_the_share(monkeypatch: pytest.MonkeyPatch) -> None:
     estimate = len(np.intersect1d(sampled[0], sampled[1])) / min(map(len, sampled))
     assert estimate == pytest.approx(0.5, abs=0.05)
     assert groups_of_near_duplicates(halves, 0.4) == [0, 0, 1]
-
-
-def test_hashes_are_the_same_in_every_process() -> None:
-    code = "from nlakit.data.dedup import shingle_hashes; print(*shingle_hashes('a b c é'))"
-    output = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert output.split() == [str(value) for value in shingle_hashes("a b c é")]
-    assert shingle_hashes("a b c é").dtype == np.uint64
 
 
 def test_advance_counts_texts() -> None:

@@ -25,7 +25,6 @@ from nlakit.files.rows import TableRows
 from nlakit.run.folder import RunDir
 from nlakit.studies import calibrate as calibrating
 from nlakit.studies import plan
-from nlakit.studies.budget import SCATTER, Lengths
 from nlakit.studies.calibrate import Calibration, Sizes, calibrate, shape_of
 from nlakit.studies.plan import (
     StagePlan,
@@ -35,6 +34,7 @@ from nlakit.studies.plan import (
     survey_documents,
     table_of,
 )
+from nlakit.studies.stage_memory import SCATTER, Lengths
 
 WORDS = (
     "river stone lamp winter market letter garden captain window silver thunder orchard bridge "

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nlakit.core.shown import cut, plain_table, short
+from nlakit.errors import ExitCode
 
 console = Console(highlight=False)
 
@@ -72,7 +73,7 @@ def audit(
         atomic_write(target, as_json(results, indent=1) + "\n")
         _say([str(target)])
     if gate and GATE & {one["code"] for one in results["warnings"]}:
-        raise typer.Exit(3)
+        raise typer.Exit(ExitCode.GATE)
 
 
 def _show(results: Mapping[str, Any]) -> None:

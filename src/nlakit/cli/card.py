@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from nlakit.errors import ConfigError
+from nlakit.errors import ConfigError, ExitCode
 from nlakit.files.places import check_folder, quoted
 
 console = Console(highlight=False)
@@ -70,7 +70,7 @@ def verify(
     _say(f"{found.files} files, {found.findings} findings, {found.numbers} numbers of the card")
     if found.problem:
         _say(f"differs: {found.problem}")
-        raise typer.Exit(3)
+        raise typer.Exit(ExitCode.GATE)
     _say("all agree")
 
 

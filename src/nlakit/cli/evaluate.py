@@ -15,7 +15,7 @@ from nlakit.cli.options import Out, Sets, guarded, resolve
 from nlakit.config.load import parse_config, with_overrides
 from nlakit.config.sections import RunConfig
 from nlakit.core.shown import plain_table, shorter, span
-from nlakit.errors import ConfigError
+from nlakit.errors import ConfigError, ExitCode
 from nlakit.files.places import check_folder
 from nlakit.publish.report.parts import NAMES, ROLE_OF
 from nlakit.run.folder import FOLDERS, RunDir
@@ -75,7 +75,7 @@ def evaluate(
             av or target, ar or target, data, sets, out, base_model, precision, injection
         )
     if gate and results["verdict"]["word"] != "content-sensitive":
-        raise typer.Exit(3)
+        raise typer.Exit(ExitCode.GATE)
 
 
 def _is_run(target: str) -> bool:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from nlakit.config.sections import SubjectConfig
-from nlakit.errors import ConfigError
+from nlakit.errors import ConfigError, ExitCode
 from nlakit.files.places import check_folder
 
 console = Console(highlight=False)
@@ -67,7 +67,7 @@ def layers(
         report = survey(config, folder, steps, rows, redo or ())
     except KeyboardInterrupt:
         console.print("\nstopped; finished work is kept. Resume with the same command.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(ExitCode.STOPPED) from None
     console.print(table_of(report))
     console.print(f"{folder / 'layers.json'}, {folder / 'layers.png'}", markup=False)
 

@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -42,7 +42,7 @@ from nlakit.cli.tables import check_output, emit, write_data
 from nlakit.config.load import dump_config
 from nlakit.config.sections import RunConfig
 from nlakit.core.shown import plain_table
-from nlakit.errors import ConfigError, LimitReached, NlakitError
+from nlakit.errors import ConfigError, DataError, ExitCode, LimitReached, NlakitError
 from nlakit.files.places import quoted
 from nlakit.files.vectors import read_texts, read_vectors
 from nlakit.run import pipeline
@@ -204,7 +204,7 @@ def doctor() -> None:
         table.add_row(item.name, mark, escape(f"{item.detail}{advice}"))
     console.print(table)
     if any(item.status == "problem" for item in found):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.PROBLEM)
 
 
 @app.command()
@@ -341,20 +341,36 @@ def _quiet() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
+# typer brings its own copy of click since 0.16: the base of what is typed wrong is that of either.
+TYPED_WRONG: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
 def main() -> None:
-    """Entry point: user mistakes are one line on standard error and exit code 2; a limit that the
-    user set ends with 4."""
+    """Entry point: what a user can get wrong is one line on standard error, and an `ExitCode`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a pipe may have no letter for what is printed
             stream.reconfigure(errors="replace")
     try:
-        app()
+        sys.exit(app(prog_name="nlakit", standalone_mode=False))
     except LimitReached as reached:
         Console(stderr=True, highlight=False).print(str(reached), soft_wrap=True, markup=False)
-        sys.exit(4)
+        sys.exit(ExitCode.LIMIT)
     except NlakitError as error:
-        Console(stderr=True, highlight=False).print(
-            f"[red]error:[/red] {escape(str(error))}", soft_wrap=True
-        )
-        sys.exit(2)
+        _refuse(error)
+    except OSError as error:  # a place that no check looked at: the system says what is wrong
+        place = error.filename or "a file"
+        _refuse(DataError(f"{place} cannot be used", found=error.strerror or error))
+    except TYPED_WRONG as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # it prints the help by itself
+            error.show()
+            sys.exit(ExitCode.MISTAKE)
+        asked = error.ctx.command_path if getattr(error, "ctx", None) else "nlakit"
+        said = error.format_message().rstrip(".")
+        _refuse(ConfigError(said[:1].lower() + said[1:], do=f"see {asked} --help"))
+
+
+def _refuse(error: NlakitError) -> NoReturn:
+    line = f"[red]error:[/red] {escape(str(error))}"
+    Console(stderr=True, highlight=False).print(line, soft_wrap=True)
+    sys.exit(ExitCode.MISTAKE)

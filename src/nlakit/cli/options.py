@@ -11,7 +11,7 @@ from rich.console import Console
 
 from nlakit.config.load import load_config
 from nlakit.config.sections import RunConfig
-from nlakit.errors import ConfigError
+from nlakit.errors import ConfigError, ExitCode
 from nlakit.files.places import check_folder, quoted
 from nlakit.run import pipeline
 
@@ -50,4 +50,4 @@ def guarded(config: RunConfig, path: Path, redo: list[str], stages: Collection[s
     except KeyboardInterrupt:
         console.print("\nstopped; finished work is kept. Resume with the same command, or:")
         console.print(f"  nlakit run {quoted(path)}", markup=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(ExitCode.STOPPED) from None

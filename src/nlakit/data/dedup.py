@@ -13,16 +13,14 @@ under MinHash, where a fixed number of hashes a document estimates the Jaccard i
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nlakit.core.text.stats import words
+from nlakit.core.text.shingles import Hashes, shingle_hashes
 
-SHINGLE_WORDS = 8
 MAX_SHINGLES = 1 << 24
 CHARACTERS_PER_WORD = 5
 # A shingle that thousands of documents hold is boilerplate: each of them is compared over it with
@@ -30,34 +28,12 @@ CHARACTERS_PER_WORD = 5
 FIRST_HOLDERS = 64
 BLOCK_DOCUMENTS = 64
 
-Hashes = NDArray[np.uint64]
 Advance = Callable[[], object]
 
 
 def exact_key(text: str) -> bytes:
     """16 bytes that are equal for texts that differ only in case and white space."""
     return hashlib.blake2b(" ".join(text.casefold().split()).encode(), digest_size=16).digest()
-
-
-def shingle_hashes(text: str, modulus: int = 1) -> Hashes:
-    """Sorted unique 64-bit hashes of the text's 8-word shingles, those divisible by `modulus`.
-
-    A text of fewer words is one shingle; a text without words has none. The hash is a polynomial
-    over the words' CRC-32, mixed: the same in every process, unlike Python's `hash`.
-    """
-    codes = np.array([zlib.crc32(word.encode()) for word in words(text)], dtype=np.uint64)
-    size = min(SHINGLE_WORDS, len(codes))
-    if size == 0:
-        return codes
-    count = len(codes) - size + 1
-    state = np.zeros(count, dtype=np.uint64)
-    for offset in range(size):
-        state = state * np.uint64(0x9E3779B97F4A7C15) + codes[offset : offset + count]
-    # The finaliser of splitmix64: without it, low bits depend on the words' low bits alone.
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    state ^= state >> np.uint64(31)
-    return np.unique(state[state % np.uint64(modulus) == 0])
 
 
 def sampling_modulus(texts: Sequence[str]) -> int:

@@ -14,11 +14,12 @@ from nlakit.core.statistics import estimate
 from nlakit.core.text.stats import collapse_summary
 from nlakit.errors import DataError
 from nlakit.evaluate.bench import Bench, Part
+from nlakit.evaluate.conditions import FLOORS
 from nlakit.evaluate.data_checks import check_data
 from nlakit.evaluate.findings import SCHEMA, findings, value_table
 from nlakit.evaluate.parts import roundtrip
 from nlakit.evaluate.scoring import MEASURES, Scores, gains, score_table, summarise
-from nlakit.evaluate.verdict import FLOORS, judge
+from nlakit.evaluate.verdict import judge
 from nlakit.evaluate.warnings import warnings_of
 from nlakit.files.parquet import write_table
 from nlakit.files.rows import TableRows

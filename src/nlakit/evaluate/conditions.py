@@ -13,6 +13,8 @@ from nlakit.core.statistics import derangement
 from nlakit.core.text.characters import last_tokens
 from nlakit.files.rows import TableRows
 
+# What the AR scores that has read no text of its row.
+FLOORS = ("mean", "empty", "gibberish", "unrelated", "other_row")
 UNRELATED = (
     "The kettle was left on the stove while the guests looked for their coats.",
     "Rents in the harbour district rose again after the tram line was extended.",

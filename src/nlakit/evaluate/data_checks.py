@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from nlakit.core.metrics import baseline
-from nlakit.core.text.stats import words
+from nlakit.core.text.shingles import shingle_hashes
 from nlakit.evaluate.bench import Bench
 
-SHINGLE = 8  # words
 SEEN_SHARE = 0.5  # of a source's shingles that stand in training sources
 FEW = 0.02  # share of rows above which seen sources are a warning
 BASELINE_OFF = 0.05  # relative
@@ -50,16 +49,8 @@ def check_data(bench: Bench) -> list[dict[str, Any]]:
     return found
 
 
-def shingles(text: str) -> set[tuple[str, ...]]:
-    """Runs of eight words."""
-    found = words(text)
-    return {tuple(found[i : i + SHINGLE]) for i in range(len(found) - SHINGLE + 1)}
-
-
 def seen_shares(sources: Iterable[str], training: Iterable[str]) -> np.ndarray:
     """Share of each source's runs of eight words that stand in some training source: `(n,)`."""
-    known: set[tuple[str, ...]] = set()
-    for text in training:
-        known |= shingles(text)
-    own = [shingles(text) for text in sources]
-    return np.array([len(one & known) / len(one) if one else 0.0 for one in own])
+    known = np.concatenate([np.empty(0, np.uint64), *map(shingle_hashes, training)])
+    own = [np.isin(shingle_hashes(text), known) for text in sources]
+    return np.array([float(one.mean()) if len(one) else 0.0 for one in own])

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from nlakit.core.statistics import Estimate, estimate, paired_difference, sign_flip_p
 from nlakit.core.text.stats import collapse_summary
 from nlakit.errors import DataError
+from nlakit.evaluate.conditions import FLOORS
 
 Word = Literal["collapsed", "content-blind", "weak", "content-sensitive"]
-FLOORS = ("mean", "empty", "gibberish", "unrelated", "other_row")
 MIN_UNIQUE, MAX_OPENING, MAX_EMPTY = 0.50, 0.50, 0.20
 BLIND_GAIN, SENSITIVE_GAIN = 0.05, 0.10
 

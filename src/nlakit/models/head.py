@@ -17,7 +17,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-TILE = 4096
+from nlakit.core.memory import TILE
+
 LOG2_E = math.log2(math.e)
 
 

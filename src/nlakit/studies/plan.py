@@ -32,8 +32,8 @@ from nlakit.models.families import check_lengths
 from nlakit.models.precision import settled
 from nlakit.run.folder import RunDir
 from nlakit.run.stage import stage_state
-from nlakit.studies.budget import SCATTER, Budgets, stage_memory
 from nlakit.studies.calibrate import Calibration, calibrate, last_block
+from nlakit.studies.stage_memory import SCATTER, Budgets, stage_memory
 from nlakit.train.loop import KEEP_CHECKPOINTS
 
 MOST_DOCUMENTS = 4000  # read from the sources

@@ -25,9 +25,10 @@ from nlakit.evaluate.audit.texts import (
 )
 from nlakit.evaluate.audit.vectors import measure_vectors
 from nlakit.evaluate.bench import Measured, Part, Values
+from nlakit.evaluate.conditions import FLOORS
 from nlakit.evaluate.findings import finding
 from nlakit.evaluate.parts.roundtrip import NOISE_FLOOR, card_block
-from nlakit.evaluate.verdict import BLIND_GAIN, FLOORS, judge
+from nlakit.evaluate.verdict import BLIND_GAIN, judge
 from nlakit.run.folder import git_commit
 
 STORED = ("fve", "centred_cosine", "cosine", "mse")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nlakit.evaluate.audit.table import AuditTable
 from nlakit.evaluate.bench import Part, Values
-from nlakit.evaluate.verdict import FLOORS
+from nlakit.evaluate.conditions import FLOORS
 
 SAMPLE = 2000  # rows of a measure that compares all pairs, or takes a millisecond a text
 ALL_FLOORS = (*FLOORS, "no_injection", "zero", "random_direction")

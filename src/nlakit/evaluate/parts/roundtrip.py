@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from nlakit.core.metrics import baseline, cosine, mean_unit
 from nlakit.evaluate.bench import Bench, Measured, Part
-from nlakit.evaluate.conditions import ar_inputs
+from nlakit.evaluate.conditions import FLOORS, ar_inputs
 from nlakit.evaluate.scoring import MEASURES, Scores, score_all
-from nlakit.evaluate.verdict import FLOORS
 from nlakit.files.rows import TableRows
 
 NOISE_FLOOR = 0.30  # of the Gemma-4-E2B card
