@@ -19,7 +19,7 @@ from nlakit.run.folder import FOLDERS, RunDir
 from tests.conftest import toy_settings
 
 JAPANESE = (
-    "春の川は静かに流れ 古い橋の上で子供が歌う ㊗ 祝いの日に町の人は酒を飲み 夏の山は青く 船は港へ帰る"
+    "春の川は静かに流れ 古い橋で子供が歌う ㊗ 祝いの日に人は酒を飲み 夏の山は青く 船は港へ帰る"
 ).split()
 SIGNS = "👩‍🚀 🇯🇵 🥨 🧑🏽‍🌾 שלום עולם הספר السلام عليكم البحر 🌊 ספינה".split()
 TURNS = ["What is a whale?", "It is a mammal of the sea.", "And a violin?", "It has four strings."]
