@@ -3,20 +3,23 @@
 python benchmarks/coverage.py [--simulations 2000] [--out docs/results/coverage.md]
 
 Twenty documents of 1 to 10 rows: a document's effect and noise a row. `used` is
-`core.statistics.estimate`; beside it the percentile bootstrap over documents and the jackknife over
-documents with Student's t.
+`core.statistics.estimate`, `used for shares` is `estimate_share`; beside them the percentile
+bootstrap over documents and the jackknife over documents with Student's t.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from nlakit.core.statistics import cluster_sums, estimate
+from nlakit.core.statistics import cluster_sums, estimate, estimate_share
 from nlakit.run.folder import git_commit
 
 DOCUMENTS, MOST_ROWS, DRAWS = 20, 10, 1000
@@ -29,6 +32,8 @@ EFFECTS: dict[str, tuple[Draw, float]] = {
     "log-normal, σ = 0.6": (lambda rng: rng.lognormal(0, 0.6, DOCUMENTS), float(np.exp(0.18))),
     "0/1, p = 0.5": (lambda rng: rng.beta(1, 1, DOCUMENTS), 0.5),
     "0/1, p = 0.9": (lambda rng: rng.beta(4.5, 0.5, DOCUMENTS), 0.9),
+    "0/1, p = 0.97": (lambda rng: rng.beta(4.85, 0.15, DOCUMENTS), 0.97),
+    "0/1, p = 0.99": (lambda rng: rng.beta(4.95, 0.05, DOCUMENTS), 0.99),
 }
 NAMES = np.array([f"document {i}" for i in range(DOCUMENTS)])
 
@@ -60,7 +65,10 @@ def jackknife(values: np.ndarray, names: list[str]) -> np.ndarray:
 def coverage(kind: str, simulations: int, seed: int) -> dict[str, float]:
     """Method → share of the intervals that hold the truth."""
     rng, truth = np.random.default_rng(seed), EFFECTS[kind][1]
-    held: dict[str, int] = dict.fromkeys(("percentile bootstrap", "jackknife t", "used"), 0)
+    shares = ["used for shares"] if kind.startswith("0/1") else []
+    held: dict[str, int] = dict.fromkeys(
+        ["percentile bootstrap", "jackknife t", "used", *shares], 0
+    )
     for _ in range(simulations):
         values, names = drawn(kind, rng)
         found = estimate(values, names)
@@ -69,6 +77,9 @@ def coverage(kind: str, simulations: int, seed: int) -> dict[str, float]:
             "jackknife t": jackknife(values, names),
             "used": (found.low, found.high),
         }
+        if shares:
+            share = estimate_share(values, names)
+            ends["used for shares"] = (share.low, share.high)
         for method, (low, high) in ends.items():
             held[method] += bool(low <= truth <= high)
     return {method: count / simulations for method, count in held.items()}
@@ -87,14 +98,18 @@ def main() -> None:
         "",
         f"- command: `python benchmarks/coverage.py --simulations {given.simulations}`",
         f"- commit: {git_commit()}; seed {given.seed}; numpy {np.__version__}",
+        f"- {datetime.now(UTC):%Y-%m-%d}; {platform.system()} {platform.machine()},"
+        f" {os.cpu_count()} CPUs, Python {platform.python_version()}",
         f"- {DOCUMENTS} documents of 1 to {MOST_ROWS} rows, {given.simulations} simulations a case:"
         f" the standard error of a figure is {100 * error:.1f} points",
         "",
         f"| method | {' | '.join(found)} |",
         f"|---|{'---|' * len(found)}",
     ]
-    for method in next(iter(found.values())):
-        shares = " | ".join(f"{100 * found[kind][method]:.1f}" for kind in found)
+    for method in dict.fromkeys(name for one in found.values() for name in one):
+        shares = " | ".join(
+            f"{100 * one[method]:.1f}" if method in one else "–" for one in found.values()
+        )
         lines.append(f"| {method} | {shares} |")
     text = "\n".join(lines) + "\n"
     print(text)

@@ -1,4 +1,4 @@
-"""Comparisons: paired where the rows are the same, said so where they are not, Holm over all."""
+"""Comparisons: paired where the rows are the same, and said so where they are not; Holm."""
 
 from __future__ import annotations
 
@@ -137,6 +137,30 @@ def test_floors_are_no_claims() -> None:
         ("roundtrip", "other", "labels"),
         ("roundtrip", "r", "tfidf:explanation"),
     ]
+
+
+def test_holm_corrects_the_headline_measures_alone() -> None:
+    """A hundred measures more change no p of a headline, and have none that is corrected."""
+    names = ["centred_cosine", "fve", *(f"other {i}" for i in range(100))]
+    sides = []
+    for seed, step in enumerate((0.0, 0.3)):
+        one = side("ab"[seed], noise(0))
+        values = [noise(i) + step for i in range(len(names))]
+        rows = list(one.documents)
+        part = Part(
+            "roundtrip", [Measured(name, "real", v) for name, v in zip(names, values, strict=True)]
+        )
+        found = findings([part], [one.documents[row] for row in rows])
+        kept = {
+            ("roundtrip", name, "real"): dict(zip(rows, v.tolist(), strict=True))
+            for name, v in zip(names, values, strict=True)
+        }
+        sides.append(replace(one, findings=found, values=kept))
+    made = {one["measure"]: one for one in compare(sides, permutations=199)}
+    assert {name for name, one in made.items() if one["p_holm"] is not None} == set(names[:2])
+    for name in names[:2]:
+        assert made[name]["p_holm"] == pytest.approx(2 * made[name]["p"])
+        assert made[name]["p_holm"] < 0.05
 
 
 def test_nothing_shared_and_nothing_to_compare() -> None:

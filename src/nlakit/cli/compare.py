@@ -63,7 +63,7 @@ def compare(
         raise ConfigError("a judge compares two evaluations", found=f"{len(targets)}")
     records = write_comparison(targets, out, permutations, seed)
     shown, several = headlines(records), len(targets) > 2
-    names = ("measure", *["other"] * several, "first → other", "difference ±95%", "p (Holm)")
+    names = ("measure", *["other"] * several, "first → other", "difference ±95%", "p")
     table = plain_table(names, left=1 + several, caption=NOTE)
     for record in shown:
         _, other, means, _, p, *_ = cells(record)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nlakit.core.statistics import estimate, paired_difference
+from nlakit.core.statistics import estimate, estimate_share, paired_difference
 from nlakit.evaluate.bench import Measured, Part
 
 KEYS = ("part", "measure", "condition", "group")
@@ -19,6 +19,16 @@ SCHEMA = pa.schema(
     + [("rows", pa.int64()), ("documents", pa.int64()), ("floor", pa.string())]
     + [("gain", pa.float64()), ("gain_low", pa.float64()), ("gain_high", pa.float64())]
     + [("p", pa.float64())]
+)
+# Measures whose mean lies in [0, 1], and whose interval does.
+SHARES = frozenset(
+    "top1 top5 top20 mrr percentile family_top1 within_family_top1 within_family_top5"
+    " within_family_top20 within_family_mrr within_family_percentile document_top1 document_mrr"
+    " quote_precision number_precision word_precision name_precision claim_precision"
+    " claim_precision_theme claim_precision_entity claim_precision_detail recurrence"
+    " unique unique_40 unique_80 unique_120 unique_200 same_tail_unique duplicate empty loop"
+    " other_script cjk cut unfinished hit_token_limit self_bleu same_text word_overlap names_token"
+    " auditor_words seen_document seen_source above_0_30 auc balanced_accuracy".split()
 )
 VALUES = pa.schema(
     [(name, pa.string()) for name in ("part", "measure", "condition", "row_id", "doc_id")]
@@ -47,11 +57,16 @@ def finding(
     }  # fmt: skip
     if not known.any():
         return record
-    record |= estimate(one.values[known], names[known].tolist()).as_dict()
+    share = one.measure in SHARES
+    taken = estimate_share if share else estimate
+    record |= taken(one.values[known], names[known].tolist()).as_dict()
     both = known if floor is None else known & ~np.isnan(floor)
     if floor is not None and both.any():
         gain = paired_difference(one.values[both], floor[both], names[both].tolist())
-        record |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
+        ends = np.array([gain.low, gain.high])
+        if share and np.isfinite(ends).all():  # no difference of shares lies beyond
+            ends = ends.clip(-1, 1)
+        record |= {"gain": gain.mean, "gain_low": float(ends[0]), "gain_high": float(ends[1])}
     return {name: record[name] for name in SCHEMA.names}
 
 

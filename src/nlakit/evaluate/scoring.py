@@ -18,7 +18,7 @@ from nlakit.core.metrics import (
     mse_normalised,
     retrieval_ranks,
 )
-from nlakit.core.statistics import estimate, paired_difference
+from nlakit.core.statistics import estimate, estimate_share, paired_difference
 from nlakit.files.rows import TableRows
 
 MEASURES = ("fve", "centred_cosine", "cosine", "mse")
@@ -99,7 +99,7 @@ def summarise(scores: Scores, rows: TableRows) -> dict[str, Any]:
             summary[condition][measure] = estimate(values[known], documents).as_dict()
         if "rank" in found:
             rank = found["rank"]
-            top1 = estimate((rank == 0).astype(float), rows.doc_ids)
+            top1 = estimate_share((rank == 0).astype(float), rows.doc_ids)
             summary[condition]["retrieval"] = {
                 "top1": top1.mean,
                 "top1_low": top1.low,

@@ -20,7 +20,7 @@ from nlakit.config.sections import RunConfig
 from nlakit.core import geometry
 from nlakit.core.metrics import baseline, mean_unit, unit
 from nlakit.core.prompts import document_ids
-from nlakit.core.statistics import estimate
+from nlakit.core.statistics import estimate, estimate_share
 from nlakit.data.split import read_split
 from nlakit.data.tables import base_contract, measured_norms
 from nlakit.errors import DataError
@@ -134,8 +134,10 @@ def _check_documents(docs: Sequence[str], held_out: NDArray[np.bool_]) -> None:
         )
 
 
-def _estimated(values: Floats, documents: Sequence[str], **floors: float) -> Record:
-    found = estimate(values, documents).as_dict()
+def _estimated(
+    values: Floats, documents: Sequence[str], share: bool = False, **floors: float
+) -> Record:
+    found = (estimate_share if share else estimate)(values, documents).as_dict()
     return {**found, "floors": {name: float(value) for name, value in floors.items()}}
 
 
@@ -179,7 +181,7 @@ def _retrieval(rows: TableRows, mean: Floats, seed: int) -> tuple[Record, Record
         rows.vectors, mean, rows.doc_ids, partners, seed
     )
     docs = [rows.doc_ids[row] for row in queries]
-    record = _estimated(found, docs, shuffled=shuffled.mean(), chance=chance.mean())
+    record = _estimated(found, docs, share=True, shuffled=shuffled.mean(), chance=chance.mean())
     record["candidates"] = round(float(np.mean(1 / chance)))
     return record, {"documents": docs, "values": found.tolist(), "floor": float(chance.mean())}
 
@@ -209,7 +211,7 @@ def _family_probe(
         floor.append(right([dealt[doc] for doc in seen.doc_ids]).mean())
     docs = [unseen.doc_ids[row] for row in known]
     floors = {"guess": 1 / len(classes), "shuffled": float(np.mean(floor))}
-    record = _estimated(right(seen.families), docs, **floors)
+    record = _estimated(right(seen.families), docs, share=True, **floors)
     return {**record, "classes": len(classes)}
 
 
@@ -241,7 +243,7 @@ def _token_probe(
     rng = np.random.default_rng([seed, 22])
     shuffled = [ranks(rng.permutation(len(targets))).mean() for _ in range(PROBE_SHUFFLES)]
     found = ranks(slice(None))
-    record = _estimated(found, docs, shuffled=float(np.mean(shuffled)))
+    record = _estimated(found, docs, share=True, shuffled=float(np.mean(shuffled)))
     return {**record, "top1": float((found == 1).mean()), "candidates": len(candidates)}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nlakit.core.statistics import derangement, estimate, paired_difference
+from nlakit.core.statistics import derangement, estimate, estimate_share, paired_difference
 from nlakit.core.text.lint import FAULTS, LIMITS, Limits, lint
 from nlakit.core.text.stats import words
 from nlakit.data.dedup import exact_key, near_duplicates
@@ -232,7 +232,7 @@ def agreement(
         "floor": estimate(other, names).as_dict(),
         "gain": paired_difference(own, other, names).as_dict(),
         "same_document": _same_document(likeness, names, seed),
-        "top_1": estimate(hits, names).as_dict(),
+        "top_1": estimate_share(hits, names).as_dict(),
         "chance": 1 / len(rows),
     }
 

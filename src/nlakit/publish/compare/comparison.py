@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from nlakit.errors import DataError
-from nlakit.evaluate.compare import Side, best_step, claims, compare
+from nlakit.evaluate.compare import HEADLINES, Side, best_step, claims, compare, is_headline
 from nlakit.files.markdown import cell
 from nlakit.files.parquet import write_table
 from nlakit.files.text import as_json, read_jsonl
@@ -25,27 +25,21 @@ HEADER = (
     "other",
     "first → other",
     "difference",
-    "p (Holm)",
+    "p",
     "detectable",
     "rows",
     "method",
 )
+HEADLINE_NAMES = "; ".join(f"{part}: {', '.join(names)}" for part, names in HEADLINES.items())
 NOTE = (
-    "Difference: other − first, with its 95% interval over documents. p is two-sided, adjusted by"
-    " Holm over all rows compared. Paired: row by row, on rows that both have. Unpaired:"
+    "Difference: other − first, with its 95% interval over documents. p is two-sided. Of the"
+    f" headline measures ({HEADLINE_NAMES}) it is adjusted by Holm over their rows; of the others"
+    " it is not corrected, and marked †. Paired: row by row, on rows that both have. Unpaired:"
     " Welch's t with standard errors over documents. Intervals: the same from two intervals alone,"
     " where a side has no values a row. Detectable: the smallest true difference that a test at 5%,"
     " alone, finds with a chance of 80% on as many documents that spread alike."
 )
 Record = Mapping[str, Any]
-# Part → the measures of a pair's own texts by which it is judged first.
-HEADLINES = {
-    "roundtrip": ("fve", "centred_cosine", "cosine", "top1"),
-    "av_reading": ("gap",),
-    "retrieval": ("top1",),
-    "truth": ("quote_precision", "word_precision", "fabricated"),
-    "collapse": ("unique", "loop", "self_bleu"),
-}
 
 
 def write_comparison(
@@ -87,7 +81,7 @@ def cells(record: Record) -> tuple[str, ...]:
         record["other"],
         f"{num(record['first_mean'])} → {num(record['other_mean'])}",
         f"{num(record['difference'], signed=True)} {interval(record)}",
-        num(record["p_holm"], 4),
+        num(record["p"], 4) + "†" if record["p_holm"] is None else num(record["p_holm"], 4),
         num(record["detectable"]),
         f"{record['rows']} of {record['documents']} docs",
         record["method"],
@@ -96,7 +90,7 @@ def cells(record: Record) -> tuple[str, ...]:
 
 def headlines(records: Sequence[Record]) -> list[Record]:
     """The records that a reader looks at first; all of them where there is none of these."""
-    first = [one for one in records if one["measure"] in HEADLINES.get(one["part"], ())]
+    first = [one for one in records if is_headline(one)]
     return first or list(records)
 
 
