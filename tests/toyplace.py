@@ -147,7 +147,7 @@ def build(root: Path, labels_url: str) -> Path:
         done("export", "PAIR", "OTHERS/PAIR")
         done("eval", "demo", "--set", "eval.permutations=100", "--out", "eval")
         done("card", "runs/demo", "--out", "card")
-        done("archive", "runs/demo", "evidence")
+        done("archive", "runs/demo", "archived")
         for stage in ("corpus", "activations", "split", "labels"):
             done(stage, "examples/labels-two-services.yaml")
         for stage in ("corpus", "activations", "split"):

@@ -60,7 +60,7 @@ LINES = [
     "probe odd/rows.jsonl --pair demo", "pull ./mine new", "push demo ./there --send",
     "push runs/demo ./there --what tables --send", "reconstruct PAIR words",
     "reconstruct demo --file odd/rows.jsonl", "score demo --vectors vectors.npy one two three",
-    "verify evidence",
+    "verify archived",
     *(f"corpus examples/demo.yaml --out new --set corpus.sources=[{{path:\\ odd/{name}}}]"
       for name in ("c.json", "c.jsonl.gz", "c.jsonl.zst", "c.txt", "t.csv")),
 ]  # fmt: skip
