@@ -32,16 +32,18 @@ BASE = pipeline.STAGES[: pipeline.STAGES.index("ar") + 1]
 ALL = "all blocks"
 # Way in: settings of `av`. K and the mean norm of the activations are filled in.
 WAYS: dict[str, list[str]] = {
-    "embedding": [],
+    "embedding": ["injection=reference", "centring=true"],
     "embedding, uncentred": ["injection=reference"],
-    "embedding, at the activations' norm": ["scale={norm}", "allow_any_scale=true"],
-    "block K": ["injection=blocks", "injection_blocks=[{k}]"],
-    "blocks 0 to K": ["injection=blocks"],
-    "blocks 0 to K, uncentred": ["injection=blocks", "centring=false"],
-    ALL: ["injection=blocks", "injection_blocks={every}"],
-    "added behind block 1": ["injection=add"],
-    "added behind block 1, uncentred": ["injection=add", "centring=false"],
-}
+    "embedding, at the activations' norm": [
+        "injection=reference", "centring=true", "scale={norm}", "allow_any_scale=true"
+    ],
+    "block K": ["injection=blocks", "injection_blocks=[{k}]", "centring=true"],
+    "blocks 0 to K": ["injection=blocks", "centring=true"],
+    "blocks 0 to K, uncentred": ["injection=blocks"],
+    ALL: ["injection=blocks", "injection_blocks={every}", "centring=true"],
+    "added behind block 1": ["injection=add", "centring=true"],
+    "added behind block 1, uncentred": ["injection=add"],
+}  # fmt: skip
 COLUMNS = {
     "gap": "gap, nats a token", "centred": "centred cosine", "other": "of another row",
     "top1": "top-1", "adapted": "centred cosine, adapted AR", "fve": "FVE, adapted AR",

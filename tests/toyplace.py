@@ -138,9 +138,10 @@ def build(root: Path, labels_url: str) -> Path:
         for part in ("av", "ar"):
             shutil.copytree(f"runs/demo/08_pair/{part}", f"demo/{part}")
         shutil.copytree("runs/demo/05_tables", "demo/05_tables")
-        # Other tools cannot feed an AV that reads centred vectors: one that does not.
+        # Other tools feed an AV at the embedding: one that is trained so.
         shutil.copytree("runs/demo", "runs/plain")
-        done("av", "examples/demo.yaml", "--out", "runs/plain", "--set", "av.centring=false",
+        done("av", "examples/demo.yaml", "--out", "runs/plain", "--set",
+             "av.injection=reference",
              "--redo")  # fmt: skip
         shutil.copytree("runs/plain/07_av", "PAIR/av")
         shutil.copytree("runs/plain/06_ar", "PAIR/ar")

@@ -148,9 +148,8 @@ def test_the_way_in_is_recorded_and_read_again(
     subject = toy_subject("llama", 2)
     plain = build_contract(subject)
     for settings, expected in (
-        ({}, None),
         ({"injection": "reference"}, None),
-        ({"injection": "blocks"}, Injection(blocks=(0, 1, 2), block_scale=10.0)),
+        ({}, Injection(blocks=(0, 1, 2), block_scale=10.0)),
         (
             {"injection": "blocks", "injection_blocks": [2]},
             Injection(blocks=(2,), block_scale=10.0),
@@ -171,12 +170,9 @@ def test_the_way_in_is_recorded_and_read_again(
     )
 
 
-def test_settings_that_contradict_are_told(toy_subject: Any) -> None:
-    with pytest.raises(ValidationError, match="are not used by injection: embedding"):
-        AVConfig.model_validate({"injection_blocks": [1]})
-    with pytest.raises(ValidationError, match="reference is uncentred"):
-        AVConfig.model_validate({"injection": "reference", "centring": True})
-    assert not AVConfig.model_validate({"injection": "reference"}).centred
+def test_blocks_without_a_use_or_a_place_are_told(toy_subject: Any) -> None:
+    with pytest.raises(ValidationError, match="are not used by injection: reference"):
+        AVConfig.model_validate({"injection": "reference", "injection_blocks": [1]})
     subject = toy_subject("llama")
     deep = build_contract(subject, injection=Injection(blocks=(9,)))
     with pytest.raises(ContractError, match="found: block 9 of 4"):

@@ -194,16 +194,16 @@ class ARConfig(TrainConfig):
 
 class AVConfig(TrainConfig):
     phases: tuple[Phase, ...] = Field(default=(Phase(steps=160, lr=3e-4),), min_length=1)
-    injection: Literal["embedding", "blocks", "add", "reference"] = Field(
-        default="embedding",
-        description="where the vector enters: in place of the marker's embedding; of that and of "
-        "its row behind each block up to K (blocks); added at the row's norm behind block 1 (add); "
-        "or as the reference's client feeds it, uncentred, at the embedding (reference)",
+    injection: Literal["blocks", "reference", "add"] = Field(
+        default="blocks",
+        description="where the vector enters, at the marker: in place of its embedding and of its "
+        "row behind each block up to K (blocks); of its embedding alone, as the reference's client "
+        "feeds it (reference); added at the row's norm behind block 1 (add)",
     )
     injection_blocks: tuple[Count, ...] | None = Field(
         default=None, min_length=1, description="behind which blocks instead (blocks, add)"
     )
-    centring: bool = Field(default=True, description="inject u - mean unit vector instead of u")
+    centring: bool = Field(default=False, description="inject u - mean unit vector instead of u")
     scale: Literal["embedding"] | Measure = Field(
         default="embedding",
         description="norm of the injected vector: the token embeddings', or a number",
@@ -211,16 +211,10 @@ class AVConfig(TrainConfig):
     allow_any_scale: bool = Field(default=False, description="skip the scale gate")
 
     @model_validator(mode="after")
-    def _one_way_in(self) -> AVConfig:
-        if self.injection_blocks is not None and self.injection not in ("blocks", "add"):
-            raise ValueError(f"injection_blocks are not used by injection: {self.injection}")
-        if self.injection == "reference" and "centring" in self.model_fields_set and self.centring:
-            raise ValueError("injection: reference is uncentred; leave centring out")
+    def _blocks_have_a_use(self) -> AVConfig:
+        if self.injection_blocks is not None and self.injection == "reference":
+            raise ValueError("injection_blocks are not used by injection: reference")
         return self
-
-    @property
-    def centred(self) -> bool:
-        return self.centring and self.injection != "reference"
 
 
 class DecodingConfig(Section):

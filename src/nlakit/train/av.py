@@ -84,7 +84,7 @@ def prepared_contract(contract: Contract, config: RunConfig) -> Contract:
     made.extraction.injection_scale = scale
     record.role = "av"
     record.max_tokens = settings.max_tokens
-    record.centring = "mean_unit" if settings.centred else "none"
+    record.centring = "mean_unit" if settings.centring else "none"
     record.injection = way_in(settings, made)
     return made
 
