@@ -130,6 +130,9 @@ TOYS: dict[str, Toy | str] = {
     "scripts/record_result.py": Toy(
         ("runs/demo", "--command", "c"), writes=("docs/results/demo.md",)
     ),
+    "scripts/refresh_card.py": Toy(
+        ("card",), writes=("card/README.md", "card/results/findings.parquet")
+    ),
 }  # fmt: skip
 ALSO = {"scripts/record_labels.py": ("runs/labels-two-services",),
         "benchmarks/fuzz.py": ("table.csv", "vectors.npy", "vectors.parquet", "rows.jsonl"),
