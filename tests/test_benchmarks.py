@@ -94,6 +94,10 @@ TOYS: dict[str, Toy | str] = {
         "--toy", "--set", "ar.max_tokens=60", "--set", "av.max_tokens=60",
         "--set", "ar.accumulation=1", "--set", "av.accumulation=1",
     ), {"ROWS": 8, "STEPS": 1}),
+    "benchmarks/injection.py": Toy(
+        ("examples/demo.yaml", "--out", "ways", "--seeds", "0", "--ways", "block K", "--rows", "8"),
+        writes=("ways/block-K-0.json",),
+    ),
     "benchmarks/labelling.py": Toy(
         ("--rows", "40", "--slice", "20", "--delay", "0.01", "--json", "OUT"), writes=("OUT",)
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 
 from nlakit.config.load import parse_config
 from nlakit.config.sections import RunConfig
-from nlakit.errors import RunError
+from nlakit.errors import ConfigError, RunError
 from nlakit.run.folder import Rows, RunDir, atomic_path, atomic_write
 from nlakit.run.stage import stage, stage_state
 
@@ -101,6 +102,16 @@ def test_atomic_path_keeps_the_old_file_when_the_body_raises(tmp_path: Path):
     with pytest.raises(ZeroDivisionError):
         write_half(target)
     assert contents(tmp_path) == {"a.txt": b"old"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_a_pipe_or_a_device_is_never_replaced(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for target in (pipe, Path(os.devnull), tmp_path):
+        with pytest.raises(ConfigError, match="is no file"):
+            atomic_write(target, "x")
+    assert pipe.is_fifo() and not Path(os.devnull).is_file()
 
 
 def test_atomic_write_replaces_and_writes_the_same_bytes_everywhere(tmp_path: Path):

@@ -66,7 +66,7 @@ def _decoded(path: Path, number: int, offset: int, raw: bytes) -> str:
 
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each object of a file of JSON lines stands, and the object; empty lines are passed
-    over. Raises DataError if a line is not UTF-8, not JSON or no object."""
+    over. Raises DataError if a line is not UTF-8, not JSON, no object or no valid Unicode."""
     for number, line in enumerate(decoded_lines(path), start=1):
         if not line.strip():
             continue
@@ -75,6 +75,12 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             row = json.loads(line)
             if "\\u" in line:  # half a surrogate pair is JSON, and no text
                 as_json(row).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{where} is not valid Unicode",
+                found="half of a surrogate pair",
+                do="mend or delete the line",
+            ) from error
         except (ValueError, RecursionError) as error:
             what = f"{where} is not JSON"
             raise DataError(what, found=str(error), do="mend or delete the line") from error

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nlakit.config.load import dump_config
 from nlakit.config.sections import RunConfig
-from nlakit.errors import RunError
+from nlakit.errors import ConfigError, RunError
 
 FORMAT = 1
 FOLDERS = {
@@ -88,7 +88,12 @@ class Manifest(BaseModel):
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; it replaces `target` only if the body succeeds."""
+    """Yield a temporary path beside `target`; it replaces `target` only if the body succeeds.
+
+    Raises ConfigError for a device or a pipe (`/dev/null`), which a file must not replace.
+    """
+    if target.exists() and not target.is_file():
+        raise ConfigError(f"{target} is no file", do="give the name of a file")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
