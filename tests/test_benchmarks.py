@@ -122,6 +122,7 @@ TOYS: dict[str, Toy | str] = {
     "scripts/record_evaluation.py": Toy(
         ("EVAL", "--name", "toy", "--command", "c", "--took", "t"), writes=("docs/results/toy.md",)
     ),
+    "scripts/record_explanation.py": Toy(writes=("docs/explanation.svg",)),
     "scripts/record_labels.py": Toy(
         ("DIR",), writes=("docs/results/labels.md",), prepare=label_records
     ),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,8 +17,6 @@ from nlakit.files.text import as_json
 
 console = Console(highlight=False)
 TABLE_COLUMNS = ("position", "token", "centred_cosine", "floor", "fve", "explanation")
-
-
 SAVED = (".jsonl", ".ndjson", ".parquet")
 
 
@@ -52,14 +51,20 @@ def emit(records: list[dict[str, Any]], format: str, save: Path | None) -> None:
     if format == "jsonl":
         write_data(lines)
         return
-    table = Table()
+    console.print(table_of(records))
+
+
+def table_of(records: list[dict[str, Any]]) -> Table:
+    """The columns that fit in 80 characters, with the most room for the explanation."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown = [name for name in TABLE_COLUMNS if name in records[0]]
     for name in shown:
         wide = name == "explanation"
-        table.add_column(name, overflow="fold", ratio=1 if wide else None, no_wrap=not wide)
+        head = name.replace("_", "\n")
+        table.add_column(head, overflow="fold", ratio=1 if wide else None, no_wrap=not wide)
     for record in records:
         table.add_row(*(escape(_cell(record[name])) for name in shown))
-    console.print(table)
+    return table
 
 
 def _cell(value: Any) -> str:
