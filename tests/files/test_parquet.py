@@ -151,3 +151,12 @@ def test_rows_without_a_vector_or_of_another_width() -> None:
         matrix(pa.table({"activation_vector": pa.array([[1.0], None], LIST)}))
     with pytest.raises(DataError, match="rows of different width; found: 1 to 3"):
         matrix(pa.table({"activation_vector": pa.array([[1.0], [1.0, 2.0, 3.0]], LIST)}))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.table({"activation_vector": VECTORS["list"]})
+    file = tmp_path / "t.parquet"
+    pq.write_table(table.append_column("activation_vector", table[0]), file)
+    for columns in (None, ["activation_vector"]):
+        with pytest.raises(DataError, match="several columns activation_vector; do: rename all"):
+            read_table(file, columns)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nlakit.errors import DataError
-from nlakit.files.text import as_json, read_jsonl
+from nlakit.files.text import as_json, read_jsonl, read_record
 
 
 def test_what_json_has_not_is_null() -> None:
@@ -27,5 +27,18 @@ def test_what_is_no_json_is_an_error() -> None:
 
 def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": "\\ud83d\\ude00"}\n{"a": "\\ud800"}\n')
-    with pytest.raises(DataError, match="line 2 is not JSON; found: .*surrogates not allowed"):
+    with pytest.raises(DataError, match="line 2 is not valid Unicode; found: half of a surrogate"):
         list(read_jsonl(tmp_path / "a.jsonl"))
+
+
+@pytest.mark.parametrize("data", [b"", b"[1]", b'{"a": ', b'{"\xe9": 1}', b"[" * 100_000])
+def test_a_record_is_a_mapping_or_an_error(data: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text('{"a": 1}', encoding="utf-8")
+    assert read_record(file) == {"a": 1}
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=r"results\.json (cannot be read|is no record of nlakit)"):
+        read_record(file)
+    file.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        read_record(file)

@@ -11,6 +11,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ class Case:
         return f"seed {self.seed}: nlakit {shlex.join(self.words)}  # {'; '.join(self.damaged)}"
 
 
+@cache
 def tree() -> dict[str, Any]:
     """Every command, by name, with its parameters."""
     group: Any = typer.main.get_command(app)
@@ -190,6 +192,7 @@ def fill_odd(root: Path) -> None:
     toyplace.write_lines(folder / "rows.jsonl", records)
 
 
+@cache
 def known_lines() -> dict[str, list[list[str]]]:
     """Command → word lists of the documents."""
     found: dict[str, list[list[str]]] = {}
@@ -225,7 +228,9 @@ def safe(embedded: Path) -> Iterator[None]:
 def run_case(seed: int, master: Path, scratch: Path) -> Case:
     """Make a case by its seed in a new folder of `scratch`, run it and clear up."""
     rng, group = random.Random(seed), tree()
-    name = sorted(group)[seed % len(group)]  # every command in turn
+    # Every command in turn; of one without parameters there is one case.
+    names = sorted(one for one, command in group.items() if command.params or seed < len(group))
+    name = names[seed % len(names)]
     root = scratch / f"case-{seed}"
     root.mkdir()
     with toyplace.at(root):

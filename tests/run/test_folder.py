@@ -19,7 +19,7 @@ import pytest
 from nlakit.config.load import parse_config
 from nlakit.config.sections import RunConfig
 from nlakit.errors import ConfigError, RunError
-from nlakit.run.folder import Rows, RunDir, atomic_path, atomic_write
+from nlakit.run.folder import Rows, RunDir, atomic_path, atomic_write, device_used
 from nlakit.run.stage import stage, stage_state
 
 calls: list[str] = []
@@ -389,3 +389,10 @@ def test_a_reused_process_id_does_not_hold_the_run(tmp_path: Path):
 def test_a_broken_holder_file_holds_nothing(tmp_path: Path, text: str):
     (tmp_path / ".holder.json").write_text(text)
     assert RunDir(tmp_path).holder() is None
+
+
+def test_a_device_that_is_not_there_is_named_as_it_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that needs no device is not ended by one that is missing."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert device_used("cuda:1") == "cuda:1"
+    assert device_used("auto").startswith("cpu")

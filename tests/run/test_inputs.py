@@ -191,3 +191,15 @@ def test_an_edited_label_file_and_an_edited_model_make_their_stages_stale(
     assert found["activations"] == ("stale", [name])
     assert found["corpus"][0] == found["split"][0] == "done"
     assert yaml.safe_load((run / "config.yaml").read_text()) == config.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf[]", b"{}x", b'[{"path": "a"}]', b"[3]"])
+def test_a_damaged_record_makes_its_stage_stale(tmp_path: Path, data: bytes) -> None:
+    source = lines(tmp_path / "a.jsonl", "a whale sings", "a tax turns")
+    config, run = corpus_config(source), tmp_path / "run"
+    pipeline.run(config, run, stages=["corpus"])
+    (run / "01_corpus" / inputs.FILE).write_bytes(data)
+    state, changes = states(config, run)["corpus"]
+    assert state == "stale" and "what was read is not known" in changes[0]
+    with pytest.raises(RunError, match=r"is damaged.*--redo corpus"):
+        pipeline.run(config, run, stages=["corpus"])

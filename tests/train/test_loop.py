@@ -208,3 +208,13 @@ def test_what_is_logged_is_the_mean_over_the_micro_batches(tmp_path: Path) -> No
     trainer = Trainer(Numbered(), build_config(accumulation=4), tmp_path, 0)
     trainer.run("t")
     assert [record["call"] for record in trainer.records[:2]] == [2.5, 6.5]
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x80\x04noise"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(LineTask(dies_at=11), build_config(), tmp_path, 0).run("t")
+    state = max(tmp_path.glob("checkpoints/*/state.pt"))
+    state.write_bytes(data)
+    with pytest.raises(RunError, match=r"step-\d+ cannot be read.*do: delete that folder"):
+        Trainer(LineTask(), build_config(), tmp_path, 0).run("t")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from nlakit.config.sections import RunConfig
 from nlakit.core.shown import plain_table, shorter, span
 from nlakit.errors import ConfigError, ExitCode
 from nlakit.files.places import check_folder
+from nlakit.files.text import read_record
 from nlakit.publish.report.parts import NAMES, ROLE_OF
 from nlakit.run.folder import FOLDERS, RunDir
 
@@ -110,8 +110,7 @@ def _outside(
 
 def read_results(path: Path) -> dict[str, Any]:
     """results.json of a run; RunError if the run is not evaluated."""
-    file = RunDir(path).need("eval") / "results.json"
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_record(RunDir(path).need("eval") / "results.json")
 
 
 def show_run(path: Path) -> dict[str, Any]:

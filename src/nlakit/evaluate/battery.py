@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,8 +85,8 @@ def wanted(bench: Bench) -> list[str]:
 def run_part(name: str, bench: Bench) -> Part:
     """A part's values, kept as soon as they exist, so that a restart does not take them again."""
     file = bench.folder / "parts" / f"{name}.json"
-    if file.exists():
-        return Part.parse(file.read_text(encoding="utf-8"))
+    if file.exists() and (kept := _kept(file, len(bench.rows))):
+        return kept
     say(f"evaluation: {name}")
     # What lies in the cache decides who shares a batch, and so the last bits: a part begins anew,
     # so that it gives the same values after a restart.
@@ -96,6 +97,16 @@ def run_part(name: str, bench: Bench) -> Part:
     file.parent.mkdir(exist_ok=True)
     atomic_write(file, part.dump())
     return part
+
+
+def _kept(file: Path, rows: int) -> Part | None:
+    """A part that was measured before; None, so that it is measured again, if it is damaged."""
+    try:
+        part = Part.parse(file.read_text(encoding="utf-8"))
+        whole = all(one.values.shape == (rows,) for one in part.measured)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return part if whole else None
 
 
 def assemble(bench: Bench, parts: list[Part]) -> dict[str, Any]:

@@ -153,6 +153,8 @@ def _read_file(file: Path, columns: Sequence[str] | None) -> pa.Table:
             names = opened.schema_arrow.names
             if missing := [name for name in columns or () if name not in names]:
                 raise DataError(f"{file} has no column {missing[0]}", found=", ".join(names))
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise DataError(f"{file} has several columns {twice[0]}", do="rename all but one")
             return opened.read(None if columns is None else list(columns))
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise DataError(

@@ -89,6 +89,19 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, row
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """A mapping that nlakit wrote as JSON. Raises DataError if it cannot be read or is something
+    else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        do = "copy or make it again"
+        raise DataError(f"{path} cannot be read", found=first_line(error), do=do) from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is no record of nlakit", found=type(found).__name__)
+    return found
+
+
 def as_json(value: Any, indent: int | None = None) -> str:
     """JSON that every reader takes, not in ASCII alone: NaN and infinities, which JSON has not, are
     null."""

@@ -12,6 +12,7 @@ import platformdirs
 from filelock import FileLock
 
 from nlakit.errors import ModelError
+from nlakit.files.text import read_record
 from nlakit.run.folder import file_sha256
 from nlakit.run.progress import say
 
@@ -56,7 +57,7 @@ def source_of(model: str) -> str:
 
 
 def _verify(folder: Path) -> None:
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    record = read_record(folder / RECORD)
     for name, expected in record["sha256"].items():
         found = file_sha256(folder / name) if (folder / name).exists() else "no file"
         if found != expected:

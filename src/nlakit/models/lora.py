@@ -121,7 +121,7 @@ def read_lora_config(folder: Path) -> LoraConfig:
     try:
         data = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         return LoraConfig(r=data["r"], alpha=data["lora_alpha"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ContractError(
             f"no readable adapter_config.json in {folder}", found=str(error)
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from nlakit.errors import DataError, RunError
 from nlakit.evaluate.compare import Side
 from nlakit.files.parquet import read_table
 from nlakit.files.rows import TableRows
+from nlakit.files.text import read_record
 from nlakit.run.folder import RunDir
 
 FILES = ("results.json", "findings.parquet", "values.parquet", "rows.parquet", "eval.yaml")
@@ -63,7 +63,7 @@ class Evaluation:
         is the same file: the records beside them do, and a correction's folder in its name."""
         for name, key in DATED.items():
             file = self.folder / name
-            found = _read_json(file).get(key) if file.exists() else None
+            found = read_record(file).get(key) if file.exists() else None
             if found:
                 return str(found)[:10]
         named = re.match(r"\d{4}-\d\d-\d\d", self.folder.name)
@@ -107,7 +107,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             found=f"without {', '.join(missing)}",
             do="evaluate again: an evaluation of an earlier nlakit has no values a row",
         )
-    results = _read_json(folder / "results.json")
+    results = read_record(folder / "results.json")
     if absent := [name for name in SECTIONS if not isinstance(results.get(name), dict)]:
         raise DataError(
             f"{folder / 'results.json'} is no evaluation of nlakit",
@@ -124,7 +124,7 @@ def read_side(target: Path) -> Side:
     An audit has findings and no values: it can be compared, but not row by row.
     """
     if target.suffix == ".json":
-        found = _read_json(target)
+        found = read_record(target)
         findings = found.get("findings")
         if not isinstance(findings, list):
             raise DataError(f"{target} holds no findings", do="write it with `nlakit audit --save`")
@@ -150,13 +150,3 @@ def values_by_key(values: pa.Table) -> dict[tuple[str, str, str], dict[str, floa
     for part, measure, condition, row, value in zip(*columns, strict=True):
         made.setdefault((part, measure, condition), {})[row] = value
     return made
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read", found=str(error).splitlines()[0]) from error
-    if not isinstance(found, dict):
-        raise DataError(f"{file} is no evaluation of nlakit", found=type(found).__name__)
-    return found

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nlakit.config.load import dump_config
 from nlakit.config.sections import RunConfig
-from nlakit.errors import ConfigError, RunError
+from nlakit.errors import ConfigError, DataError, RunError, first_line
 
 FORMAT = 1
 FOLDERS = {
@@ -114,8 +114,11 @@ def atomic_write(target: Path, text: str) -> None:
 
 def read_exact(path: Path) -> str:
     """The UTF-8 text of a file as it was written: `read_text` turns carriage returns into line
-    feeds. Raises UnicodeDecodeError if it is no UTF-8."""
-    return path.read_bytes().decode("utf-8")
+    feeds. Raises DataError if it cannot be read or is no UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read", found=first_line(error)) from error
 
 
 def file_sha256(path: Path) -> str:
@@ -162,7 +165,7 @@ def device_used(setting: str) -> str:
     torch = sys.modules.get("torch")
     if torch is None:
         return "cpu"
-    if setting.startswith("cuda") or (setting == "auto" and torch.cuda.is_available()):
+    if torch.cuda.is_available() and (setting == "auto" or setting.startswith("cuda")):
         return f"cuda ({torch.cuda.get_device_name()})"
     return f"cpu ({torch.get_num_threads()} threads)" if setting in ("auto", "cpu") else setting
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from nlakit.config.sections import RunConfig
+from nlakit.errors import first_line
 from nlakit.run.folder import atomic_write, sha256_once
 
 FILE = ".inputs.json"
+KEPT = ("bytes", "mtime_ns", "sha256")
 LARGE = 16 << 20  # bytes
 MODEL_ENDINGS = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py")
 
@@ -64,8 +66,11 @@ def changed_inputs(folder: Path, reads: Reads) -> list[str]:
     nlakit left no record. A source that is not on this machine at all cannot differ."""
     if not (folder / FILE).exists():
         return []
-    records = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    then = {(record["named"], record["path"]): record for record in records}
+    try:
+        records = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        then = {(one["named"], one["path"]): {name: one[name] for name in KEPT} for one in records}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return [f"what was read is not known: {FILE} is damaged ({first_line(error)})"]
     now = dict.fromkeys((named, str(file)) for named, file in _sorted(reads))
     here = {named for named, _ in now}
     lines = [f"{path} is new" for named, path in now if (named, path) not in then]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from nlakit.evaluate.battery import write_evaluation
 from nlakit.evaluate.bench import Bench, Judge
 from nlakit.evaluate.conditions import pick_rows
 from nlakit.files.rows import PARTS, TableRows, read_mean, read_rows, rows_of_file, tables_at
+from nlakit.files.text import read_record
 from nlakit.models.foreign.folders import find_halves
 from nlakit.models.foreign.injection import settle_injection
 from nlakit.models.nla import NLA
@@ -198,7 +200,7 @@ def claim(out: Path, begin: dict[str, Any]) -> None:
     """Make `out` the folder of this evaluation. Raises RunError if it is another's."""
     file = out / "begin.json"
     if file.exists():
-        saved = json.loads(file.read_text(encoding="utf-8"))
+        saved = read_record(file)
         changed = [name for name in begin if begin[name] != saved.get(name)]
         if changed:
             raise RunError(
@@ -228,11 +230,18 @@ def av_texts(av: Verbalizer, rows: TableRows, batch: int, folder: Path) -> list[
     """Greedy explanations of the rows, stored in full as soon as they exist."""
     file = folder / "av_texts.json"
     if file.exists():
-        return json.loads(file.read_text(encoding="utf-8"))["texts"]
+        with contextlib.suppress(DataError):  # damaged: written again
+            kept = read_record(file)
+            if kept.get("row_ids") == rows.row_ids and _are_texts(kept.get("texts"), len(rows)):
+                return kept["texts"]
     with ticker("explanations", len(rows)) as progress:
         texts = av.explain(rows.vectors, batch=batch, on_batch=progress.advance)
     atomic_write(file, json.dumps({"row_ids": rows.row_ids, "texts": texts}, indent=1) + "\n")
     return texts
+
+
+def _are_texts(found: Any, count: int) -> bool:
+    return isinstance(found, list) and len(found) == count and {type(t) for t in found} <= {str}
 
 
 @contextmanager

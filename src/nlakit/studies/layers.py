@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from nlakit.config.load import parse_config
 from nlakit.config.sections import RunConfig, SubjectConfig
 from nlakit.core.shown import plain_table, shorter
 from nlakit.errors import ConfigError, DataError, ModelError, first_line
-from nlakit.files.text import as_json
+from nlakit.files.text import as_json, read_record
 from nlakit.run import pipeline
 from nlakit.run.folder import RunDir, atomic_write, device_used, git_commit, library_versions
 from nlakit.run.progress import say
@@ -149,10 +148,10 @@ def _finished(rundir: RunDir, layer: int, key: Mapping[str, Any]) -> Record | No
     if not path.exists():
         return None
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        saved = read_record(path)
+    except DataError:
         return None  # a damaged file is measured again
-    return saved if saved["key"] == key else None
+    return saved if saved.get("key") == key else None
 
 
 def _measure(

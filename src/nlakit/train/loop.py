@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from nlakit.config.sections import TrainConfig
-from nlakit.errors import ModelError, RunError
+from nlakit.errors import ModelError, RunError, first_line
 from nlakit.files.text import as_json
 from nlakit.run.folder import atomic_write
 from nlakit.run.progress import ticker
@@ -208,7 +208,14 @@ class Trainer:
         found = sorted((self.folder / "checkpoints").glob("step-*"))
         if not found:
             return 0
-        state = torch.load(found[-1] / "state.pt", weights_only=True, map_location="cpu")
+        try:
+            state = torch.load(found[-1] / "state.pt", weights_only=True, map_location="cpu")
+        except Exception as error:  # a damaged archive fails in many ways
+            raise RunError(
+                f"the checkpoint {found[-1]} cannot be read",
+                found=first_line(error),
+                do="delete that folder: the one before it is taken, or the beginning",
+            ) from error
         if state["names"] != self.names:
             raise RunError(
                 "the checkpoint belongs to another set of adapters",

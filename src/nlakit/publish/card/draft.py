@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from nlakit.core.contract import FILE, Contract
 from nlakit.errors import DataError
 from nlakit.files.markdown import cell, code, environment
+from nlakit.files.text import read_record
 from nlakit.models.embedded import NAMES as EMBEDDED
 from nlakit.publish.hub.parcel import STAGES, Parcel
 from nlakit.publish.report.numbers import interval, num, percent
@@ -186,7 +186,7 @@ def _stages(parcel: Parcel) -> list[tuple[str, Any, Any, str]]:
         if f"{prefix}metrics.jsonl" not in parcel.files:
             continue
         summary = parcel.files.get(f"{prefix}training.json")
-        record = json.loads(summary.read_text(encoding="utf-8")) if summary else {}
+        record = read_record(summary) if summary else {}
         steps = [
             str(int(name[len(prefix) :].split("/")[0].removeprefix("step-")))
             for name in sorted(parcel.files)

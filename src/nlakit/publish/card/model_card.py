@@ -6,7 +6,6 @@ The card is a function of that folder alone: the same files give the same bytes,
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from nlakit import __version__
 from nlakit.core.contract import FILE, read_contract
 from nlakit.errors import DataError
 from nlakit.files.markdown import environment
-from nlakit.files.text import as_json
+from nlakit.files.text import as_json, read_record
 from nlakit.publish.card.draft import check_same, facts_of, front_matter, limitations, spanned, top
 from nlakit.publish.card.parts import (
     CORRECTIONS,
@@ -117,10 +116,7 @@ def render(folder: Path) -> str:
     """
     evaluation = read_evaluation(folder)
     results = evaluation.results
-    try:
-        about = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / 'card.json'} cannot be read", found=str(error)) from error
+    about = read_record(folder / "card.json")
     files = sorted((folder / "contracts").glob(f"*/{FILE}"))
     contracts = {f"{file.parent.name}/{FILE}": read_contract(file) for file in files}
     check_same(results, contracts.values())

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from nlakit.core.contract import FILE, table_sidecar
-from nlakit.errors import ConfigError, DataError, RunError
+from nlakit.errors import ConfigError, DataError, RunError, first_line
 from nlakit.files.parquet import VECTOR, read_table, write_table
-from nlakit.files.text import as_json
+from nlakit.files.text import as_json, read_record
 from nlakit.publish.evaluation import FILES
 from nlakit.publish.hub.contents import check, cleaned_page
 from nlakit.publish.hub.parcel import is_local
@@ -109,7 +109,10 @@ def copy_public(source: Path, target: Path, cut: dict[str, str]) -> bool:
         target.write_bytes(source.read_bytes())
         return False
     text = read_exact(source)
-    data = json.loads(text) if source.suffix == ".json" else yaml.safe_load(text)
+    try:
+        data = json.loads(text) if source.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(f"{source} cannot be read", found=first_line(error)) from error
     cleaned = _public(data, cut)
     if cleaned != data and source.suffix == ".json":
         text = as_json(cleaned, indent=1) + "\n"
@@ -150,11 +153,8 @@ def write_manifest(folder: Path, **facts: Any) -> dict[str, Any]:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """archive.json of a folder; DataError if it is missing or something else."""
     file = folder / MANIFEST
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read", found=str(error).splitlines()[0]) from error
-    files = found.get("files") if isinstance(found, dict) else None
+    found = read_record(file)
+    files = found.get("files")
     if not isinstance(files, dict) or not all(
         isinstance(record, dict) and isinstance(record.get("sha256"), str)
         for record in files.values()

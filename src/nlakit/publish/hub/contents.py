@@ -25,10 +25,7 @@ KEY_VARIABLE = re.compile(r"_(KEY|TOKEN|SECRET|PASSWORD)$")
 def cleaned_page(page: Path, shown: Mapping[str, str]) -> str | None:
     """Text of a report, which shows the settings, with the paths of this machine replaced as
     `shown` says; None if its home is named still. Raises DataError if it is no text."""
-    try:
-        text = read_exact(page)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{page} cannot be read", found=error) from error
+    text = read_exact(page)
     for local in sorted(shown, key=len, reverse=True):  # a folder after what is in it
         text = text.replace(str(escape(local)), str(escape(shown[local])))
     home = str(Path.home())

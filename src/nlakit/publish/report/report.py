@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from nlakit.config.load import dump_config
 from nlakit.config.sections import ReportConfig, RunConfig
 from nlakit.evaluate.verdict import MAX_EMPTY, MAX_OPENING, MIN_UNIQUE, SENSITIVE_GAIN
 from nlakit.files.parquet import read_table
-from nlakit.files.text import read_jsonl
+from nlakit.files.text import read_jsonl, read_record
 from nlakit.publish.report import figures
 from nlakit.publish.report.numbers import interval, num, p_value, percent, plain, sentence
 from nlakit.publish.report.parts import CONDITIONS, MEASURES, NAMES
@@ -39,7 +38,7 @@ HALVES = {
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Write report.html from the finished stages; no model is loaded."""
     evaluated = rundir.need("eval")
-    results = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))
+    results = read_record(evaluated / "results.json")
     results.setdefault("provenance", {})["manifests"] = rundir.parent_identities(PARENTS)
     scores = read_table(evaluated / "scores.parquet")
     found = evaluated / "findings.parquet"
@@ -47,8 +46,7 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     training, summaries = {}, {}
     for half in HALVES:
         training[half] = [one for _, one in read_jsonl(rundir.need(half) / "metrics.jsonl")]
-        summary = rundir.need(half) / "training.json"
-        summaries[half] = json.loads(summary.read_text(encoding="utf-8"))
+        summaries[half] = read_record(rundir.need(half) / "training.json")
     settings = dump_config(config)
     page = render(results, scores, training, summaries, settings, config.report, findings)
     atomic_write(folder / "report.html", page)
