@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
 
 
 class NlakitError(Exception):
-    """Base of every error a user can cause and a user can mend."""
+    """Base of every error that a user can cause and mend."""
 
     def __init__(self, what: str, *, found: object = None, do: str = "") -> None:
         self.what, self.found, self.do = what, found, do

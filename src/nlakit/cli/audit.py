@@ -51,7 +51,7 @@ def audit(
     reconstruction; each further one (doc_id, row_id, variant, source_text, label, split, fve, ...)
     allows more. What could not be said is listed with the column it needs. Names that cannot be
     mistaken are known; --column explanation=text says what another name means, --column label=
-    leaves a column out. Answers of Neuronpedia (results with description, token, mse and
+    leaves a column out. Neuronpedia's answers (results with description, token, mse and
     cosine_similarity) are read as they are.
     """
     from nlakit.evaluate.audit.audit import GATE
@@ -105,8 +105,8 @@ def _show(results: Mapping[str, Any]) -> None:
 
 
 def _shown(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """What a terminal has room for: the judged texts, their floors beside them, and of other
-    conditions one score; --save has everything."""
+    """What a terminal has room for: the judged texts, their floors beside them, and one score of
+    each other condition; --save has everything."""
     own = {r["measure"] for r in records if r["condition"] in OWN}
     lead = "centred_cosine" if "centred_cosine" in own else "cosine"
     return [
@@ -117,7 +117,7 @@ def _shown(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _table(records: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]) -> Table:
-    """The judged texts' measures, and under each other conditions by their name."""
+    """The judged texts' measures, and under each the other conditions by name."""
     means = {(r["measure"], r["condition"]): r["mean"] for r in records}
     table = plain_table(("measure", "mean ±95%", "floor", "gain ±95%", "rows"))
     above = None

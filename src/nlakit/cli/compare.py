@@ -35,8 +35,8 @@ def compare(
     """Compare the first evaluation with each other one, paired by row where the rows are the same;
     with --trajectory, follow one training over its steps.
 
-    With --set eval.judge.kind=... and the like, a judge says besides which of two pairs explains
-    the rows that both have better, blind and in both orders.
+    With --set eval.judge.kind=... and the like, a judge also says, blind and in both orders, which
+    of two pairs better explains the rows that both have.
     """
     from nlakit.publish.compare.comparison import (
         NOTE,

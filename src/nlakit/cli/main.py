@@ -230,7 +230,7 @@ def explain(
     injection: Injection = None,
     device: Device = "auto",
 ) -> None:
-    """Put activations into words: of a text at positions, or raw vectors from a file."""
+    """Put activations into words: those of a text at positions, or raw vectors from a file."""
     check_output(format, save)
     positions = "all" if every else _positions(position or [])
     if (text is None) == (vectors is None):
@@ -298,7 +298,7 @@ def score(
     injection: Injection = None,
     device: Device = "auto",
 ) -> None:
-    """Score explanations against vectors, with the empty text as floor beside each."""
+    """Score explanations against vectors, with the empty text as a floor beside each."""
     check_output(format, save)
     rows = read_texts(file) if file else list(texts or [])
     real = read_vectors(vectors)
@@ -333,23 +333,23 @@ def _begin(
 
 
 def _quiet() -> None:
-    """Keep libraries from talking to those who did not ask; they are loaded after this."""
+    """Silence what libraries print unasked; they are loaded after this."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    # It misses a kernel of a hub that it can do without.
+    # It reports a missing hub kernel that it can do without.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-# typer brings its own copy of click since 0.16: the base of what is typed wrong is that of either.
+# Since 0.16 typer brings its own copy of click: usage errors have the base class of either.
 TYPED_WRONG: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def main() -> None:
-    """Entry point: what a user can get wrong is one line on standard error, and an `ExitCode`."""
+    """Entry point: a user's mistake becomes one line on standard error and an `ExitCode`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a pipe may have no letter for what is printed
+        if isinstance(stream, io.TextIOWrapper):  # a pipe's encoding may lack what is printed
             stream.reconfigure(errors="replace")
     try:
         sys.exit(app(prog_name="nlakit", standalone_mode=False))
@@ -362,7 +362,7 @@ def main() -> None:
         place = error.filename or "a file"
         _refuse(DataError(f"{place} cannot be used", found=error.strerror or error))
     except TYPED_WRONG as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # it prints the help by itself
+        if type(error).__name__ == "NoArgsIsHelpError":  # it prints the help itself
             error.show()
             sys.exit(ExitCode.MISTAKE)
         asked = error.ctx.command_path if getattr(error, "ctx", None) else "nlakit"

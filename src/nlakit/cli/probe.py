@@ -71,10 +71,10 @@ def probe(
 def read_labelled(
     path: Path, text: str, label: str, doc_id: str | None
 ) -> tuple[list[str], list[str], list[str]]:
-    """Texts, labels and documents, a row each, from a table. Without `doc_id`, a column of that
-    name is taken if there is one; else each row is a document.
+    """Texts, labels and documents from a table, one of each a row. Without `doc_id`, a column of
+    that name is taken if there is one; else each row is a document.
 
-    Raises DataError for a file that cannot be read, a column it has not, or a row without a value.
+    Raises DataError for a file that cannot be read, a column it lacks, or a row without a value.
     """
     import pyarrow as pa
 

@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 # Bounds on both sides of every number: what no run can use is refused when it is read, and not by
-# a later stage. Two bounds leave out NaN and infinity as well.
+# a later stage. Two bounds rule out NaN and infinity as well.
 MOST = 2**31 - 1  # a count or a position is an int32 in tables
-LARGEST = 1e9  # of measures without a natural end
+LARGEST = 1e9  # for measures without a natural limit
 Positive = Annotated[int, Field(gt=0, le=MOST)]
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -1,4 +1,4 @@
-"""Settings of labelling: who labels, by which prompts, and how services are asked."""
+"""Labelling settings: who labels, with which prompts, and how services are asked."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ServiceConfig(Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that decides an answer: the key does not."""
+        """Everything that decides an answer, which the key does not."""
         return self.model_dump(mode="json", exclude={"key_variable"})
 
 

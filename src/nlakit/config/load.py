@@ -63,8 +63,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def with_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of `data` with `a.b=c` settings in it; ConfigError for one that is none, or where an
-    anchor holds itself."""
+    """A copy of `data` with `a.b=c` settings in it; ConfigError for one of another form, or where
+    an anchor contains itself."""
     try:
         made = _unshared(data)
     except RecursionError as error:
@@ -75,8 +75,8 @@ def with_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
 
 
 def _unshared(node: Any) -> Any:
-    """A copy in which what YAML aliases share lies in each of its places by itself: a change to
-    one must not reach the others."""
+    """A copy in which every use of a YAML alias is a value of its own: a change to one must not
+    reach the others."""
     if isinstance(node, dict):
         return {key: _unshared(value) for key, value in node.items()}
     return [_unshared(value) for value in node] if isinstance(node, list) else node
@@ -106,8 +106,8 @@ def parse_config(data: dict[str, Any], where: str = "configuration") -> RunConfi
 
 
 def _setting(data: Any, loc: Sequence[int | str]) -> str:
-    """The setting an error is about. Where a value may be of two kinds, pydantic reports each by
-    itself, with the kind at the end of the place: they are one bad setting."""
+    """The setting an error is about. Where a value may be of two kinds, pydantic reports each
+    separately, with the kind at the end of the place: they are one bad setting."""
     names = []
     for part in loc:
         if isinstance(data, dict):

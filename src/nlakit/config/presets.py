@@ -11,9 +11,9 @@ import yaml
 from nlakit.core.layer_choice import two_thirds
 from nlakit.errors import ConfigError
 
-NF4_BYTES = 0.516  # half a byte, and scales of blocks of 64 that are quantised themselves
+NF4_BYTES = 0.516  # half a byte, and scales of blocks of 64, which are quantised themselves
 SMALL_CARD_GIB = 2.2  # of weights; adapters, optimizer and batches need the rest
-LARGE = 3.0  # billions of parameters from which a preset quantises
+LARGE = 3.0  # billions of parameters; from here up a preset quantises
 
 # The settings of the Gemma-4-E2B card: its adapters, optimizer, batches, lengths and schedule.
 SMALL_CARD_LORA = {"r": 64, "alpha": 128}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-WIDTH_STEP = 8  # widths of batches are multiples of it
+WIDTH_STEP = 8  # batch widths are multiples of this
 
 
 def padded(length: int) -> int:

@@ -1,6 +1,6 @@
 """nla_meta.yaml: the sidecar that lies beside every table and checkpoint.
 
-The schema is the one of the reference implementation plus an `nlakit` block. `av`/`ar` are
+The schema is that of the reference implementation plus an `nlakit` block. `av`/`ar` are
 written; the `actor`/`critic` spelling of foreign files is read too.
 """
 
@@ -251,7 +251,7 @@ def table_sidecar(table: Path) -> Path:
 def read_contract(path: Path) -> Contract:
     """Read a sidecar (its file, or the checkpoint folder that holds it).
 
-    Raises ContractError if it is missing, no YAML, or does not follow the schema.
+    Raises ContractError if it is missing, is not YAML, or does not follow the schema.
     """
     file = path / FILE if path.is_dir() else path
     try:

@@ -44,7 +44,7 @@ def forward(shape: Shape, blocks: int, lengths: Sequence[float], rank: int = 0) 
 
 
 def lora_step(shape: Shape, blocks: int, lengths: Sequence[float], rank: int) -> float:
-    """Forward and backward: 4 FLOP a frozen weight and token, 6 a trained one. Trained are
+    """Forward and backward: 4 FLOP a frozen weight and token, 6 a trained one. What is trained is
     adapters of `rank`, or with rank 0 the blocks themselves."""
     frozen = (4.0 if rank else 6.0) * shape.block_weights * blocks
     trained = 6.0 * shape.lora_weights(rank, blocks)

@@ -50,7 +50,7 @@ def effective_rank(vectors: Floats) -> float:
 def far_partners(
     documents: Sequence[str], positions: Sequence[int], apart: int
 ) -> NDArray[np.int64]:
-    """For each row the row of its document farthest away in tokens, −1 if none is `apart` away."""
+    """For each row, the row of its document farthest away in tokens; −1 if none is `apart` away."""
     places = np.asarray(positions, dtype=np.int64)
     names = np.asarray(documents)
     partners = np.full(len(names), -1, dtype=np.int64)
@@ -73,7 +73,7 @@ def document_hits(
     the same with the partner's place given to a random row of another document (the floor, a mean
     of 20 draws), and 1 / candidates (chance), each `(m,)`. A tie counts as not found.
 
-    Raises DataError if no row has a partner or no other document is there.
+    Raises DataError if no row has a partner or there is no other document.
     """
     queries = np.flatnonzero(partners >= 0)
     names = np.asarray(documents)
@@ -103,7 +103,7 @@ def inner_documents(documents: Sequence[str], seed: int) -> NDArray[np.bool_]:
 
 
 class Ridge:
-    """Least squares with a penalty from inputs `(n, d)`, chosen on held-out documents of them.
+    """Penalised least squares from inputs `(n, d)`; the penalty is chosen on held-out documents.
 
     W = argmin ‖XW − Y‖² + λ‖W‖²; λ is the one of PENALTIES × E‖x‖² with the smallest squared error
     on a quarter of the documents, then W is fitted on all rows. The inputs are decomposed once, so

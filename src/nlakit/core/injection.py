@@ -13,11 +13,11 @@ if TYPE_CHECKING:  # a contract is read where no model is
 
 
 class Injection(BaseModel):
-    """Where the vector enters, and in which way.
+    """Where the vector enters, and how.
 
-    embedding: the marker's embedding row is replaced. blocks: whose outputs are changed at the
-    marker's row: replaced by the injected direction at the norm `block_scale`, or, with `how` add,
-    h becomes h + |h| v/|v| (norm-matched, as EasyNLA does behind block 1).
+    embedding: the marker's embedding row is replaced. blocks: those whose outputs are changed at
+    the marker's row: replaced by the injected direction at the norm `block_scale`, or, with `how`
+    add, h becomes h + |h| v/|v| (norm-matched, as EasyNLA does behind block 1).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

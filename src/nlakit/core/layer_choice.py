@@ -1,4 +1,5 @@
-"""Which layer to take: what lies far below its neighbours, what cannot be told apart, and why one.
+"""Which layer to take: what lies far below its neighbours, what cannot be told apart, and why that
+layer.
 
 All comparisons are paired by row, with intervals over documents. The rule is in docs/layers.md.
 """
@@ -22,8 +23,8 @@ FAR_BELOW = 0.6
 class Compared:
     """One measure of several layers on the same n rows.
 
-    documents: of each row. values: layer → `(n,)`, higher is better. floor: the mean that a layer
-    without the information has.
+    documents: one for each row. values: layer → `(n,)`, higher is better. floor: the mean that a
+    layer without the information has.
     """
 
     name: str
@@ -84,9 +85,9 @@ def warnings(measures: Sequence[Compared]) -> list[dict[str, Any]]:
 def recommend(measure: Compared, blocks: int, warned: Collection[int]) -> dict[str, Any]:
     """One layer with its reason.
 
-    Of the layers without a warning, those that cannot be told apart from the one with the highest
-    mean; of these, the nearest to two thirds of the depth, the deeper of two. `layer` is None if
-    the highest mean is not above the floor. Raises DataError if nothing was measured.
+    Among the layers without a warning, those that cannot be told apart from the one with the
+    highest mean; among these, the nearest to two thirds of the depth, or the deeper of two. `layer`
+    is None if the highest mean is not above the floor. Raises DataError if nothing was measured.
     """
     layers = sorted(measure.values)
     if not layers:

@@ -5,7 +5,7 @@ states; what autograd keeps of each block; the temporaries of the widest block; 
 vocabulary head; the cache and logits of decoding. Not counted: what an allocator loses between
 blocks, a device's context, Python and its libraries.
 
-Counts of activations are of decoder blocks as transformers writes them (attention by SDPA with
+Activations are counted for decoder blocks as transformers writes them (attention by SDPA with
 keys and values repeated to the width of the queries, norms in float32) with adapters by PEFT. A
 block that keeps more is counted too low: scores of attention without SDPA, several streams, an
 activation function made of many operations, dropout.
@@ -110,7 +110,7 @@ def weight_bytes(model: Model, precision: Precision) -> dict[str, float]:
 
 
 def optimizer_bytes(weights: Sequence[int], optimizer: Optimizer) -> float:
-    """Two states of tensors with `weights` elements. Of 8 bits they are where a tensor has 4096
+    """Two states of tensors with `weights` elements. They have 8 bits where a tensor has 4096
     elements or more, with a float32 scale every 256."""
     total = 0
     for count in weights:
@@ -228,7 +228,7 @@ def tiled_head(model: Model, precision: Precision, positions: int) -> float:
 
 
 def logits(model: Model, precision: Precision, rows: int, *, chances: bool) -> float:
-    """Whole rows of logits; with `chances`, in float32 and after a softmax besides."""
+    """Whole rows of logits; with `chances`, also in float32 and after a softmax."""
     return rows * model.vocabulary * (precision.stream + (8 if chances else 0))
 
 

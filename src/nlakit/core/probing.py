@@ -32,7 +32,7 @@ def cross_validated(
     of words. Folds are of whole groups (documents), with the classes spread over them; classes
     weigh the same. C is the one of PENALTIES with the smallest loss on inner folds of groups.
 
-    Raises DataError if a fold's training documents hold one class only.
+    Raises DataError if a fold's training documents hold only one class.
     """
     _, index = np.unique(np.asarray(labels), return_inverse=True)
     scores = np.zeros((len(index), int(index.max()) + 1))
@@ -119,7 +119,8 @@ def balanced_accuracy_rows(scores: NDArray[Any], labels: Sequence[str]) -> Float
     """Values `(n,)` whose mean is the balanced accuracy: every class weighs the same.
 
     For a row of class c with m rows: mean accuracy of the classes + n/(k m) (right − accuracy
-    of c), so that the spread is that of the balanced accuracy. Of tied classes the first is said.
+    of c), so that the spread is that of the balanced accuracy. Of tied classes the first is
+    predicted.
     """
     classes, index, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     right = (scores.argmax(axis=1) == index).astype(np.float64)

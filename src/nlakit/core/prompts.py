@@ -11,7 +11,7 @@ from nlakit.errors import ConfigError, ContractError, DataError
 
 # Enclosed CJK characters: common enough to be single tokens, rare enough to never occur by chance.
 MARKER_CANDIDATES = "㊗㈜㈎㊙㈱㋡㊣㎡℡♀☯◉※"
-# Symbols that are no markers: those of ASCII, and what stands for a part of a character.
+# Symbols that cannot be markers: those of ASCII, and what stands for part of a character.
 PLAIN = "$+<=>^`|~\N{REPLACEMENT CHARACTER}"
 
 
@@ -57,9 +57,9 @@ def ar_ids(tokenizer: Any, template: str, explanation: str) -> list[int]:
 
 
 def find_marker(tokenizer: Any, template: str, texts: Sequence[str] = ()) -> str:
-    """The first candidate that is one token of its own inside the AV template and stands in none
-    of `texts`: enclosed CJK characters, then the symbols of the tokenizer's own vocabulary, the
-    rarest first. If all of them stand there, the first.
+    """The first candidate that is one token of its own inside the AV template and occurs in none of
+    `texts`: enclosed CJK characters, then the symbols of the tokenizer's own vocabulary, the rarest
+    first. If all of them occur there, the first.
 
     Raises ContractError if there is none, or no place for one in the template.
     """
@@ -126,7 +126,8 @@ def marker_neighbours(tokenizer: Any, template: str, marker: str) -> tuple[int, 
 
 
 def holds_marker(tokenizer: Any, marker: str, text: str) -> bool:
-    """Whether the marker stands in a text, or the tokenizer makes it of another character there."""
+    """Whether the marker occurs in a text, or the tokenizer makes it from another character
+    there."""
     token = encode(tokenizer, marker, special=False, parse=True)[-1]
     return marker in text or token in encode(tokenizer, text, special=False)
 

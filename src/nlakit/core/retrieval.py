@@ -28,7 +28,7 @@ def hits(scores: NDArray[Any], families: Sequence[str]) -> dict[str, Floats]:
     candidates that are less similar) among all candidates; with the prefix `within_family_` among
     those of j's family, NaN in a family of one; `family_top1`: whether the most similar candidate
     is of j's family. A tie counts against the text; in the percentile it counts half, so that a
-    text that is alike to all candidates stands at 0.5, as chance does.
+    text equally similar to all candidates stands at 0.5, as chance does.
     """
     scores, names = np.asarray(scores, dtype=np.float64), np.asarray(families)
     made = _ranked(scores)
@@ -83,7 +83,7 @@ def own(values: Floats, target: Ints) -> Floats:
 
 
 def of_others(values: Floats, target: Ints, groups: Sequence[str] | None = None) -> Floats:
-    """What the texts of other documents score with a row's document, their exact mean: `(n,)`.
+    """The exact mean of what other documents' texts score with a row's document: `(n,)`.
 
     The expectation of the shuffle control over all shuffles. `groups` `(c,)` takes the texts from
     documents of the same group only; NaN where there is none.

@@ -39,7 +39,7 @@ def shorter(found: Mapping[str, Any], sign: str = "") -> str:
 
 
 def counted(value: float, digits: int = 0) -> str:
-    """A count, from a million on in millions."""
+    """A count, given in millions from a million on."""
     return f"{value:,.{digits}f}" if value < 1e6 else f"{value / 1e6:,.1f} M"
 
 

@@ -13,8 +13,8 @@ from scipy.stats import rankdata
 
 from nlakit.errors import DataError
 
-FEW_EVENTS = 5  # rows of the rarer of two values, under which how they cluster is not known
-POWER = 0.8  # chance to find an effect that is called detectable
+FEW_EVENTS = 5  # rows of the rarer of two values; with fewer, how they cluster is not known
+POWER = 0.8  # chance of finding an effect that is called detectable
 
 Floats = NDArray[Any]
 Side = Literal["greater", "less", "two-sided"]
@@ -50,7 +50,7 @@ def estimate(values: Floats, clusters: Sequence[str]) -> Estimate:
     documents − 1 degrees of freedom. Each end is the farther one of that interval and the one from
     which the skewness of documents is taken out by the cubic transformation of Hall (JRSS B 1992):
     skewness estimated from few documents is too noisy to shorten a side, and too harmful to leave
-    out. Of percentile, BCa, bootstrap-t, jackknife t and Hall's intervals alone none held for
+    out. None of percentile, BCa, bootstrap-t, jackknife t and Hall's intervals alone holds for
     normal, skewed and 0/1 data alike; the tests measure the coverage with 20 documents of 1 to 10
     rows. `estimate_share` is for measures that lie in [0, 1].
 
@@ -76,9 +76,9 @@ def estimate_share(values: Floats, clusters: Sequence[str]) -> Estimate:
     The interval of Wilson (JASA 1927) at an effective number of rows in the place of n (Korn and
     Graubard, Survey Methodology 1998; Franco, Little, Louis and Slud, Journal of Survey Statistics
     and Methodology 2019): p(1 − p) over the square of `cluster_error`, which is rows over the
-    design effect; t with documents − 1 degrees of freedom in the place of z. Of 0/1 values it is at
-    most the number of rows; with fewer than five rows of the rarer kind, where how they cluster
-    cannot be known, at most the number of documents, and so also where all are alike.
+    design effect; t with documents − 1 degrees of freedom in place of z. For 0/1 values it is at
+    most the number of rows; with fewer than five rows of the rarer kind, whose clustering cannot be
+    known, at most the number of documents, and likewise where all are alike.
 
     One document: unbounded.
     """
@@ -140,7 +140,7 @@ def minimum_detectable_effect(
     values: Floats, clusters: Sequence[str], power: float = POWER, alpha: float = 0.05
 ) -> float:
     """The smallest true mean that a two-sided test at `alpha` finds with chance `power`, in the
-    units of `values` `(n,)`, for as many documents that spread alike: (t at 1 − alpha/2 + t at
+    units of `values` `(n,)`, for as many documents with the same spread: (t at 1 − alpha/2 + t at
     power) standard errors (Bloom, Evaluation Review 1995). Infinite for one document."""
     found = _clustered(np.asarray(values, dtype=np.float64), clusters)
     if found.documents < 2:
@@ -155,9 +155,9 @@ def paired_difference(first: Floats, second: Floats, clusters: Sequence[str]) ->
 
 def permutation_p(observed: float, null: Floats, side: Side = "greater") -> float:
     """p of a figure among those of `null` `(k,)` permutations: (1 + as extreme) / (1 + k), so it
-    is never zero (Phipson and Smyth, SAGMB 2010). Two-sided: twice the smaller of both sides."""
+    is never zero (Phipson and Smyth, SAGMB 2010). Two-sided: twice the smaller of the two sides."""
     null = np.asarray(null, dtype=np.float64)
-    slack = 1e-12 * max(1.0, abs(observed))  # sums in another order are ties
+    slack = 1e-12 * max(1.0, abs(observed))  # sums in another order count as ties
     above = float((1 + np.sum(null >= observed - slack)) / (1 + len(null)))
     below = float((1 + np.sum(null <= observed + slack)) / (1 + len(null)))
     return {"greater": above, "less": below, "two-sided": min(1.0, 2 * min(above, below))}[side]
@@ -180,7 +180,7 @@ def sign_flip_p(
 def holm(ps: Sequence[float]) -> list[float]:
     """p-values adjusted for their number, in their order (Holm, Scandinavian Journal of Statistics
     1979): rejecting where the adjusted one is under 0.05 makes one false claim or more with a
-    chance of 5% at most. Raises DataError for values outside [0, 1]."""
+    chance of at most 5%. Raises DataError for values outside [0, 1]."""
     found = np.asarray(ps, dtype=np.float64)
     if not ((found >= 0) & (found <= 1)).all():
         raise DataError("p-values lie in [0, 1]", found=found[~((found >= 0) & (found <= 1))][0])

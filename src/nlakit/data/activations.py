@@ -38,7 +38,7 @@ from nlakit.run.stage import stage
 class Reader:
     """Activations, and optionally the likeliest next tokens, at positions of token sequences.
 
-    Raises ModelError for a layer that the subject has not, or more expected tokens than it knows.
+    Raises ModelError for a layer that the subject lacks, or more expected tokens than it knows.
     """
 
     def __init__(self, subject: Subject, layers: Sequence[int], expected: int) -> None:

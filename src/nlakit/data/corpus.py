@@ -111,7 +111,7 @@ def _without_near_duplicates(
 
 
 def mix(documents: Sequence[Sequence[Document]], config: CorpusConfig, seed: int) -> list[Document]:
-    """Documents of all sources in an order that depends on their ids and the seed only.
+    """Documents of all sources in an order that depends only on their ids and the seed.
 
     With `max_documents`, each source gives seats in proportion to its weight; what a source
     cannot fill goes to the others.
@@ -132,12 +132,12 @@ def mix(documents: Sequence[Sequence[Document]], config: CorpusConfig, seed: int
 
 
 def order_key(*parts: object) -> bytes:
-    """16 bytes that order things as if at random, and alike on every machine."""
+    """16 bytes that order things as if at random, and the same on every machine."""
     return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).digest()
 
 
 def quotas(available: Sequence[int], weights: Sequence[float], total: int) -> list[int]:
-    """How many to take of each source, `total` in all, by weight and never above `available`."""
+    """How many to take from each source, `total` in all, by weight and never above `available`."""
     taken = list(available)
     if total >= sum(available):
         return taken

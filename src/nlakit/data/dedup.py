@@ -23,8 +23,8 @@ from nlakit.core.text.shingles import Hashes, shingle_hashes
 
 MAX_SHINGLES = 1 << 24
 CHARACTERS_PER_WORD = 5
-# A shingle that thousands of documents hold is boilerplate: each of them is compared over it with
-# the first holders only, which keeps the work linear in the number of documents.
+# A shingle that thousands of documents hold is boilerplate: through it each of them is compared
+# with the first holders only, which keeps the work linear in the number of documents.
 FIRST_HOLDERS = 64
 BLOCK_DOCUMENTS = 64
 
@@ -117,7 +117,7 @@ def near_duplicates(
 def groups_of_near_duplicates(
     texts: Sequence[str], share: float, advance: Advance = lambda: None
 ) -> list[int]:
-    """Group number of each text: near duplicates, and theirs in turn, have the same.
+    """Group number of each text: near duplicates, and theirs in turn, share one.
 
     Groups are numbered from 0 in the order of their first texts.
     """

@@ -44,7 +44,7 @@ from nlakit.run.folder import RunDir, file_sha256
 
 COUNTS = ("position", "n_raw_tokens")
 NAMES = {"av": "av_sft", "ar": "ar_sft", "rl": "rl", "test": "test"}
-# Words by which a table says that it is no training table, in its name or its stage.
+# Words in a table's name or stage that say it is not a training table.
 HELD_OUT = re.compile(
     r"(?:^|[_.\- ])(?:(test)|val|valid|validation|dev|eval)(?=$|[_.\- ])", re.IGNORECASE
 )
@@ -188,8 +188,8 @@ def _store(table: pa.Table, contract: Contract, target: Path, part: str) -> str:
 
 
 def _files_of(source: Path) -> tuple[dict[str, Path], list[str]]:
-    """The table of each part, and lines about those that are none. Validation rows are the test
-    part where nothing else is; never do they train. DataError if two hold the same part."""
+    """The table of each part, and lines about tables that are no part. Validation rows are the test
+    part where nothing else is; they never train. DataError if two tables hold the same part."""
     found: dict[str, Path] = {}
     validation: list[Path] = []
     for file in [source] if source.suffix == ".parquet" else sorted(source.glob("*.parquet")):
@@ -215,7 +215,7 @@ def _set_tokens(contract: Contract) -> dict[str, Any]:
 
 
 def _part_of(file: Path) -> str:
-    """The part that a table says it is, `val` for one of validation."""
+    """The part that a table says it is; `val` for a validation table."""
     data = read_contract(table_sidecar(file)).model_dump()
     names = (str(data.get("stage")), file.stem)
     held_out = [match for name in names if (match := HELD_OUT.search(name))]

@@ -1,4 +1,4 @@
-"""Rows of imported tables, in the place of corpus, activations, split and labels."""
+"""Rows of imported tables, in place of corpus, activations, split and labels."""
 
 from __future__ import annotations
 

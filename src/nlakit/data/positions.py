@@ -1,4 +1,4 @@
-"""Which positions of a document are read: drawn among those with which a character ends."""
+"""Which positions of a document are read: drawn from those at which a character ends."""
 
 from __future__ import annotations
 

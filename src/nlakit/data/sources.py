@@ -43,7 +43,7 @@ def read_source(source: SourceConfig) -> Iterator[Document]:
     """Yield the documents of one source in their own order, at most `source.limit`.
 
     A null text becomes an empty one, for the corpus stage to drop and count. Raises DataError for
-    a file that is missing, empty, unsupported or broken, an absent column or a text that is no
+    a file that is missing, empty, unsupported or broken, an absent column or a text that is not a
     string; ConfigError for a dataset with a path or without a limit.
     """
     count = 0
@@ -79,8 +79,8 @@ def _open(source: SourceConfig) -> Iterator[Document]:
 
 
 def source_files(source: SourceConfig) -> list[Path]:
-    """The files that a source is read from; none of the embedded corpus, of a dataset, and of what
-    is not on this machine."""
+    """The files that a source is read from; none for the embedded corpus, a dataset, or what is not
+    on this machine."""
     path = Path(source.path).expanduser()
     if source.dataset is not None or source.path == "demo" or not path.exists():
         return []
@@ -161,10 +161,10 @@ def _read_demo(source: SourceConfig) -> Iterator[Document]:
 
 
 def _read_folder(source: SourceConfig, folder: Path) -> Iterator[Document]:
-    """All documents below a folder, by the names of their files; what is left out is said.
+    """All documents below a folder, by the names of their files; what is left out is reported.
 
-    A text file's family is the folder it lies in: a family a document would leave nothing to
-    stratify the split by.
+    A text file's family is the folder it lies in: one family for each document would leave nothing
+    to stratify the split by.
     """
     names = _names(folder)
     chosen = _with_documents(folder, names)

@@ -64,7 +64,8 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
 
 
 def normalised_shares(config: SplitConfig) -> dict[str, float]:
-    """Share of each part that has one, summing to one; the configuration sees that one has."""
+    """Share of each part that has one, summing to one; the configuration makes sure that one
+    has."""
     shares = {part: float(getattr(config, part)) for part in PARTS}
     total = sum(shares.values())
     return {part: share / total for part, share in shares.items() if share > 0}
@@ -140,7 +141,7 @@ def read_split(folder: Path) -> pa.Table:
 def check_disjoint(parts: pa.Table) -> None:
     """Raise DataError if a document or a group of near duplicates is in two parts.
 
-    `parts` has the columns doc_id, part and group. A split may come from a hand or another tool;
+    `parts` has the columns doc_id, part and group. A split may be made by hand or by another tool;
     a test part that training has seen makes every score worthless.
     """
     missing = [name for name in ("doc_id", "part", "group") if name not in parts.column_names]

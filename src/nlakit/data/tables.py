@@ -93,7 +93,7 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
 
 
 def chosen_marker(config: RunConfig, subject: Subject, texts: Sequence[str]) -> str:
-    """The marker that is set, or one that stands in none of `texts`, where there is such."""
+    """The marker that is set, or one that occurs in none of `texts`, where there is one."""
     settings = config.tables
     return settings.marker or find_marker(subject.tokenizer, settings.av_template, texts)
 

@@ -29,7 +29,7 @@ from nlakit.run.folder import atomic_write
 from nlakit.run.progress import say
 
 Measure = Callable[[Bench], Part]
-# In their order: what the AV writes comes before what the AR reads of it.
+# In order: what the AV writes comes before what the AR reads of it.
 QUICK = ("av_reading", "roundtrip", "ar_reading", "baselines", "retrieval", "truth", "collapse")
 FULL = (*QUICK, "attribution", "av_sweep")
 # Parts that ask a language model, with their modules.
@@ -88,8 +88,8 @@ def run_part(name: str, bench: Bench) -> Part:
     if file.exists() and (kept := _kept(file, len(bench.rows))):
         return kept
     say(f"evaluation: {name}")
-    # What lies in the cache decides who shares a batch, and so the last bits: a part begins anew,
-    # so that it gives the same values after a restart.
+    # What lies in the cache decides which texts share a batch, and so the last bits: a part begins
+    # anew, so that it gives the same values after a restart.
     bench.forget()
     module = JUDGED.get(name, f"parts.{name}")
     measure: Measure = import_module(f"nlakit.evaluate.{module}").measure

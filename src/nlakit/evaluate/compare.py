@@ -111,7 +111,7 @@ def is_headline(record: Mapping[str, Any]) -> bool:
 
 
 def difference(first: Side, other: Side, key: Key, permutations: int, seed: int) -> dict[str, Any]:
-    """One measure of two sides, by the strongest method that what is at hand allows: paired by row
+    """One measure of two sides, by the strongest method that the data at hand allow: paired by row
     with p by sign flips of whole documents; else unpaired, by Welch's t (1947) with standard errors
     over documents, or with those that two intervals give."""
     mine, theirs = first.by_key()[key], other.by_key()[key]

@@ -13,7 +13,7 @@ from nlakit.core.statistics import derangement
 from nlakit.core.text.characters import last_tokens
 from nlakit.files.rows import TableRows
 
-# What the AR scores that has read no text of its row.
+# What the AR scores without having read a text of its row.
 FLOORS = ("mean", "empty", "gibberish", "unrelated", "other_row")
 UNRELATED = (
     "The kettle was left on the stove while the guests looked for their coats.",

@@ -12,7 +12,7 @@ from nlakit.core.metrics import baseline
 from nlakit.core.text.shingles import shingle_hashes
 from nlakit.evaluate.bench import Bench
 
-SEEN_SHARE = 0.5  # of a source's shingles that stand in training sources
+SEEN_SHARE = 0.5  # share of a source's shingles that occur in training sources
 FEW = 0.02  # share of rows above which seen sources are a warning
 BASELINE_OFF = 0.05  # relative
 

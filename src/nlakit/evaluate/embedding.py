@@ -26,7 +26,7 @@ TOKENS_PER_BATCH = 8192
 
 
 def embedder(name: str | None) -> Embed | None:
-    """Texts, n, to embeddings `(n, d)` of norm one, by a folder or hub id.
+    """From n texts to embeddings `(n, d)` of norm one, by a folder or hub id.
 
     None takes the packaged all-MiniLM-L6-v2, and gives None where that is not installed. A text
     longer than a window of 256 tokens is read in windows, and all its tokens are averaged: nothing

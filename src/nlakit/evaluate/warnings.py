@@ -22,7 +22,7 @@ LITTLE, MOST = 0.25, 0.75
 CUT = 0.05  # share of texts cut at one length
 LEAST_GAP = 0.01  # nats a token
 BETTER = 0.10  # centred cosine by which another norm must beat the contract's
-QUOTING = 0.5  # share of texts with a quote from which their truth is spoken of
+QUOTING = 0.5  # share of texts with a quote from which on their truth is spoken of
 MIDDLE = 0.5  # percentile of a document found by chance
 
 

@@ -37,8 +37,8 @@ def environment(folder: Path) -> Environment:
 def cell(value: object) -> str:
     """Text as one cell of a table, or one line of a heading or list, that Markdown shows as it is.
 
-    What is not seen (line ends, tabs, controls, spaces at the ends or beside others) stands as a
-    character reference. Only NUL, which Markdown has not, is shown as its replacement.
+    What is invisible (line ends, tabs, controls, spaces at the ends or beside others) stands as a
+    character reference. Only NUL, which Markdown does not allow, is shown as its replacement.
     """
     text = MARKUP.sub(lambda found: "".join("\\" + one for one in found[0]), str(value))
     if found := START.match(text):

@@ -26,7 +26,7 @@ def vector_array(vectors: NDArray[Any]) -> pa.FixedSizeListArray:
 
 def matrix(table: pa.Table, column: str = VECTOR) -> NDArray[np.float32]:
     """A column of lists of numbers, of equal length, or of tensors that are vectors, as `(n, d)`
-    float32. A table of no rows has a width only where the type of its column says it.
+    float32. A table without rows has a width only where the type of its column gives it.
 
     Raises DataError if the column is missing, holds no numbers, has rows of different width, or
     nulls.
@@ -66,7 +66,7 @@ def matrix(table: pa.Table, column: str = VECTOR) -> NDArray[np.float32]:
 
 
 def finite_matrix(table: pa.Table, path: Path, column: str = VECTOR) -> NDArray[np.float32]:
-    """As `matrix`, for what was read at `path`; DataError for rows that are not finite as well."""
+    """As `matrix`, for what was read at `path`; DataError also for rows that are not finite."""
     found = matrix(table, column)
     check_finite(found, path, half="halffloat" in str(table.schema.field(column).type))
     return found

@@ -69,7 +69,7 @@ def read_rows(rundir: RunDir, part: str) -> tuple[TableRows, Contract]:
 
 
 def rows_of_file(path: Path) -> TableRows:
-    """Rows of a table of training or evaluation, ours or the reference's. Only the vectors must be
+    """Rows of a training or evaluation table, ours or the reference's. Only the vectors must be
     there: a row without a label or source has an empty one, and without a document is its own.
 
     Raises DataError if the file is no Parquet, holds no vectors, or numbers that are not finite, or

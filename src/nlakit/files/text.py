@@ -17,8 +17,8 @@ TEXTS = (".txt", ".jsonl", ".ndjson", ".json", ".csv")
 
 
 def ending(path: Path) -> str:
-    """The ending that says what a file holds, in lower case: `.jsonl` of `a.jsonl.gz`. What is
-    compressed and no text keeps the ending of its compression."""
+    """The ending that says what a file holds, in lower case: `.jsonl` of `a.jsonl.gz`. A compressed
+    file that is not text keeps the ending of its compression."""
     last = path.suffix.lower()
     inner = Path(path.stem).suffix.lower()
     return inner if last in CODECS and inner in TEXTS else last
@@ -73,7 +73,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         where = f"{path} line {number}"
         try:
             row = json.loads(line)
-            if "\\u" in line:  # half a surrogate pair is JSON, and no text
+            if "\\u" in line:  # half a surrogate pair is JSON, but not text
                 as_json(row).encode()
         except UnicodeEncodeError as error:
             raise DataError(
@@ -103,7 +103,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """JSON that every reader takes, not in ASCII alone: NaN and infinities, which JSON has not, are
+    """JSON that every reader takes, not in ASCII alone: NaN and infinities, which JSON lacks, are
     null."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
@@ -126,7 +126,7 @@ def read_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     An array is held in memory as a whole.
     """
     first = next((line for line in decoded_lines(path) if line.strip()), "").strip()
-    # One object over several lines: its first line is none by itself.
+    # One object over several lines: its first line is not one by itself.
     whole = first.startswith("[") or (ending(path) == ".json" and not _is_json(first))
     if not whole:
         yield from read_jsonl(path)

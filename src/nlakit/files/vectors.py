@@ -42,7 +42,8 @@ def read_vectors(path: Path) -> NDArray[np.float32]:
 
 
 def _numpy_array(path: Path) -> NDArray[Any]:
-    """The array of a .npy file; of a .npz file its only one, or the one of the name of vectors."""
+    """The array of a .npy file; of a .npz file, its only one or the one with the name of
+    vectors."""
     import numpy as np
 
     from nlakit.files.parquet import VECTOR

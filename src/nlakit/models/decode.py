@@ -16,7 +16,7 @@ from nlakit.models.precision import check_finite
 class Decoding:
     """How texts are drawn. Temperature 0 is greedy; `seed` keys the draws of row i by (seed, i).
 
-    no_repeat_ngram k forbids a k-gram of tokens to occur twice in one text; 0 is off.
+    no_repeat_ngram k keeps a k-gram of tokens from occurring twice in one text; 0 is off.
     """
 
     max_new_tokens: int

@@ -125,8 +125,8 @@ def read_config(source: str, options: Mapping[str, Any]) -> Any:
 
 
 def position_limit(config: Any) -> int | None:
-    """Tokens that the positions of a text model reach to, by its configuration, learned ones or
-    rotary; None where it names no limit."""
+    """How many tokens a text model's positions reach, learned or rotary, by its configuration; None
+    where it names no limit."""
     found = (getattr(config, name, None) for name in POSITIONS)
     return next((count for count in found if isinstance(count, int) and count > 0), None)
 
@@ -204,8 +204,8 @@ def text_config(module: nn.Module) -> Any:
 
 
 def active_stream(module: nn.Module) -> int | None:
-    """Blocks of Gemma 3n put out several streams `(s, b, t, d)` (AltUp); the one is read that
-    attention and MLP work on. None where blocks put out `(b, t, d)`."""
+    """Blocks of Gemma 3n put out several streams `(s, b, t, d)` (AltUp); the one that attention and
+    MLP work on is read. None where blocks put out `(b, t, d)`."""
     return getattr(text_config(module), "altup_active_idx", None)
 
 

@@ -111,7 +111,7 @@ def _together(
 def subject_of(
     contract: Contract, recorded: str, base_model: str | None, precision: str | None, device: str
 ) -> SubjectConfig:
-    """The subject that a contract names, with what the caller asks for in the place of what is
+    """The subject that a contract names, with what the caller asks for in place of what is
     recorded.
 
     Raises ConfigError for an unknown precision, ContractError if the contract names no subject.

@@ -79,8 +79,8 @@ class NLA:
 
         positions: `last`, `all`, or token indices (0 is the first token, BOS included where the
         tokenizer adds it; negative counts from the end). special_tokens: whether a `<eos>` that the
-        text spells is letters (`text`) or that token (`parse`); as the pair's documents were read
-        unless said. Raises DataError for a position that is
+        text spells is letters (`text`) or that token (`parse`); unless given, as the pair's
+        documents were read. Raises DataError for a position that is
         not there and for empty text, ContractError without an AV or for another width.
         """
         if self.av is None:

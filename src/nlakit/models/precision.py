@@ -12,7 +12,8 @@ from nlakit.run.progress import say
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, then Apple's GPU, then the CPU. Raises ModelError for a device not here."""
+    """`auto` is CUDA, then Apple's GPU, then the CPU. Raises ModelError for a device that is not
+    here."""
     if name != "auto":
         try:
             device = torch.device(name)
@@ -28,9 +29,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def settled(config: SubjectConfig) -> SubjectConfig:
-    """The settings with a definite dtype in the place of `auto`: bfloat16 where the device has
-    units for it, else float32. A GPU without them takes float16 under 4-bit weights, where the
-    residual stream is float32: in a stream of float16 many models overflow."""
+    """The settings with a definite dtype in place of `auto`: bfloat16 where the device has units
+    for it, else float32. A GPU without them takes float16 under 4-bit weights, where the residual
+    stream is float32: in a stream of float16 many models overflow."""
     if config.dtype != "auto":
         return config
     dtype = _best(pick_device(config.device), config.quantisation == "nf4")

@@ -41,7 +41,7 @@ def loading_options(config: SubjectConfig) -> dict[str, Any]:
     return {"quantization_config": settings, "device_map": {"": "cpu"}}
 
 
-# What a 4-bit checkpoint may differ in from what is asked for.
+# How a 4-bit checkpoint may differ from what is asked for.
 ASKED = ("load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant",
          "bnb_4bit_compute_dtype")  # fmt: skip
 

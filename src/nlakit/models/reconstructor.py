@@ -29,7 +29,8 @@ def pad_right(rows: Sequence[Sequence[int]], fill: int, device: torch.device) ->
     """Token lists to `(b, t)`, filled on the right; t is a multiple of 8.
 
     Batches of few widths ask for blocks of memory of few sizes, and what one leaves free fits the
-    next: on a CPU a training's resident memory stays level that otherwise grows by half.
+    next: on a CPU the resident memory of a training stays level, where it would otherwise grow by
+    half.
     """
     width = padded(max(len(row) for row in rows))
     filled = [[*row, *[fill] * (width - len(row))] for row in rows]
@@ -70,7 +71,7 @@ class Reconstructor(nn.Module):
         is cut, never the suffix.
 
         Raises ContractError if the ids do not end in the suffix of the contract, ConfigError if
-        `max_tokens` leave no room for more than the suffix.
+        `max_tokens` leaves no room for more than the suffix.
         """
         template = self.contract.prompt_templates.ar
         ids = ar_ids(self.tokenizer, template, explanation.strip())
@@ -82,7 +83,8 @@ class Reconstructor(nn.Module):
         return ids
 
     def forward(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Prompt ids, b rows, to reconstructions `(b, d)` in float32 (direction only counts)."""
+        """Prompt ids, b rows, to reconstructions `(b, d)` in float32 (only their direction
+        counts)."""
         ids = pad_right(rows, 0, self.device)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         mask = (torch.arange(ids.shape[1], device=self.device)[None] < lengths[:, None]).long()
@@ -135,7 +137,7 @@ class Reconstructor(nn.Module):
     def set_head(self, found: Mapping[str, torch.Tensor], where: str) -> None:
         """Take over the head's weight and bias; a bias of zeros is none.
 
-        Raises ContractError if they are something else than a `Linear(d, d)`.
+        Raises ContractError if they are anything but a `Linear(d, d)`.
         """
         size = self.contract.d_model
         shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}

@@ -199,7 +199,7 @@ def with_bos(subject: Subject) -> Subject:
     """The subject with a tokenizer that begins texts as `subject.bos` says, and with the choice in
     its settings: `add` or `tokenizer`.
 
-    Whether a model needs a BOS that its tokenizer leaves out, no file says: the model is asked, on
+    No file says whether a model needs a BOS that its tokenizer leaves out: the model is asked, on
     one text. Raises ConfigError where it is to be added and there is none.
     """
     config, tokenizer = subject.config, subject.tokenizer
@@ -276,7 +276,7 @@ def activations_of(decoder: Any, ids: Sequence[int], layer: int) -> NDArray[np.f
 
 
 def verify_family(model: Any) -> None:
-    """Prove on four tokens that a model of an untested family is read and changed rightly.
+    """Prove on four tokens that a model of an untested family is read and changed correctly.
 
     Raises ModelError with what differs. Costs four short forwards.
     """

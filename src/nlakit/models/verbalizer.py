@@ -122,7 +122,7 @@ class Verbalizer(nn.Module):
 
     @contextmanager
     def injecting(self, injected: torch.Tensor | None) -> Iterator[None]:
-        """Forwards inside the body take `injected` `(b, d)` in at the marker's rows; None leaves
+        """Forwards inside the body take in `injected` `(b, d)` at the marker's rows; None leaves
         these as they are (the no-injection control)."""
         self._pending = injected
         try:
@@ -150,7 +150,7 @@ class Verbalizer(nn.Module):
         """Token ids that follow the prompt: the explanation (behind the opening tag, where the AV
         writes that itself), cut if long, and the closing tag.
 
-        Raises ConfigError if `max_tokens` leave no room between the prompt and the tag.
+        Raises ConfigError if `max_tokens` leaves no room between the prompt and the tag.
         """
         max_tokens = min(max_tokens, self.positions or max_tokens)
         taken = len(self.prompt) + len(self.close)

@@ -1,4 +1,4 @@
-"""What of a half is trained and stored: adapters over shared weights, or all weights, its own."""
+"""What is trained and stored of a half: adapters over shared weights, or all weights of its own."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def saved_lora(folder: Path) -> LoraConfig | None:
 
 
 def adopt(module: Any, contract: Contract, folder: Path) -> None:
-    """Go on from a half trained before: take its weights and record it as the parent.
+    """Go on from a half already trained: take its weights and record it as the parent.
 
     Raises ContractError if it was made for other activations, stores the other kind of weights,
     or has another rank.
@@ -118,7 +118,7 @@ def adopt(module: Any, contract: Contract, folder: Path) -> None:
 
 
 def _differences(mine: Contract, theirs: Contract) -> Iterator[tuple[str, Any, Any]]:
-    """Where two contracts feed a half otherwise: what differs, with both values."""
+    """How two contracts feed a half differently: what differs, with both values."""
     role = mine.nlakit.role
     prompts = [getattr(one.prompt_templates, role) for one in (mine, theirs)]
     markers = [one.tokens.injection_char for one in (mine, theirs)]

@@ -43,7 +43,7 @@ class Evaluation:
 
     @property
     def rows(self) -> TableRows:
-        """The rows again, with the norm in the place of the vector: its direction is not kept, and
+        """The rows again, with the norm in place of the vector: its direction is not kept, and
         groups need no more."""
         columns = {name: self.table[name].to_pylist() for name in self.table.column_names}
         return TableRows(
@@ -77,8 +77,8 @@ class Evaluation:
 def evaluation_folder(target: Path) -> Path:
     """The folder with the evaluation's files: of a run, or itself.
 
-    Raises DataError if there is none, RunError if a run is not evaluated or its evaluation is of
-    another pair than lies there now.
+    Raises DataError if there is none, RunError if a run is not evaluated or its evaluation is of a
+    pair other than the one there now.
     """
     if (target / "run.json").exists():
         run = RunDir(target)

@@ -1,8 +1,9 @@
 """The run folder: stages, manifests, resume guards, the lock, atomic writes.
 
 A stage writes its data under temporary names and `manifest.json` last, so the manifest's presence
-means complete. `begin.json` is written first and says under which configuration a half-done stage
-was started, so that its finished chunks are never mixed with those of another configuration.
+means that the stage is complete. `begin.json` is written first and says under which configuration a
+half-done stage was started, so that its finished chunks are never mixed with those of another
+configuration.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ FOLDERS = {
     "report": "10_report",
 }
 # Stages that make the same files to the byte from the same settings, parents and sources, without
-# a training: what is damaged there is made again and held against its recorded hash.
+# a training: what is damaged there is made again and compared with its recorded hash.
 MADE_AGAIN = frozenset({"corpus", "activations", "split", "labels", "tables"})
 LIBRARIES = ("nlakit", "torch", "transformers", "peft", "accelerate", "pyarrow", "numpy")
 
@@ -114,7 +115,7 @@ def atomic_write(target: Path, text: str) -> None:
 
 def read_exact(path: Path) -> str:
     """The UTF-8 text of a file as it was written: `read_text` turns carriage returns into line
-    feeds. Raises DataError if it cannot be read or is no UTF-8."""
+    feeds. Raises DataError if it cannot be read or is not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -127,7 +128,7 @@ def file_sha256(path: Path) -> str:
 
 
 def sha256_once(path: Path) -> str:
-    """SHA-256 of a file, taken once a process as long as its size and time stay."""
+    """SHA-256 of a file, taken once a process as long as its size and time stay the same."""
     stat = path.stat()
     return _sha256_of(str(path.absolute()), stat.st_size, stat.st_mtime_ns)
 
@@ -248,7 +249,7 @@ class RunDir:
         return manifest
 
     def damage(self, stage: str, contents: bool = False) -> dict[str, str]:
-        """File → what was found, of files of a finished stage that are not what its manifest says.
+        """File → what was found, for files of a finished stage that are not what its manifest says.
         `contents` compares their SHA-256 too, taken once a process.
 
         Raises RunError if the manifest cannot be read.

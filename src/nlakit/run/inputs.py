@@ -1,6 +1,6 @@
-"""Files that a stage reads from outside the run folder, and whether they still are what it read.
+"""Files that a stage reads from outside the run folder, and whether they are still what it read.
 
-Their sizes, times and SHA-256 lie in `.inputs.json` of the stage's folder. They are no part of the
+Their sizes, times and SHA-256 lie in `.inputs.json` in the stage's folder. They are no part of the
 stage's result: a source that was only copied or touched leaves everything fresh. A large file whose
 size and time are unchanged is taken to be unchanged; every other file is hashed again.
 """
@@ -32,7 +32,7 @@ def nothing(config: RunConfig) -> Reads:
 
 
 def model_files(name: str | None) -> Reads:
-    """The files of a model that lies in a folder; of a hub id or a packaged model none."""
+    """The files of a model that lies in a folder; none for a hub id or a packaged model."""
     folder = Path(name) if name else None
     if folder is None or not folder.is_dir():
         return {}

@@ -109,8 +109,8 @@ def begun_in(config: RunConfig, rundir: RunDir) -> RunConfig:
 
 
 def settled(config: RunConfig) -> RunConfig:
-    """The configuration with a number format chosen for this machine in the place of `auto`.
-    Imported tables bring their own."""
+    """The configuration with a number format chosen for this machine in place of `auto`. Imported
+    tables bring their own."""
     if config.subject.dtype != "auto" or config.tables.source:
         return config
     from nlakit.models.precision import settled as settled_subject
@@ -144,7 +144,7 @@ def run_stage(name: str, config: RunConfig, rundir: RunDir) -> Manifest:
 
 
 def needed(config: RunConfig) -> list[str]:
-    """The stages of a run, in order; imported tables take the place of all before them."""
+    """The stages of a run, in order; imported tables replace all before them."""
     first = STAGES.index("tables") if config.tables.source else 0
     return list(STAGES[first:])
 

@@ -24,7 +24,8 @@ def repair(
     """Make the damaged files of a stage again: `make` is its body, given a folder in which the
     whole chunks already lie. The stage's own folder is not touched before every file is proved.
 
-    Raises RunError if a file comes out otherwise than recorded, or would have to be paid for.
+    Raises RunError if a file comes out different from what was recorded, or would have to be paid
+    for.
     """
     name, folder = manifest.stage, rundir.folder(manifest.stage)
     say(f"{name}: damaged, made again: {', '.join(f'{n} ({w})' for n, w in damaged.items())}")
@@ -54,7 +55,7 @@ def repair(
 
 
 def free_of_charge(config: RunConfig) -> RunConfig:
-    """The configuration under which services give stored answers alone."""
+    """The configuration under which services give stored answers only."""
     requests = config.requests.model_copy(update={"max_requests": 0})
     return config.model_copy(update={"requests": requests})
 

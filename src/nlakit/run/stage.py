@@ -32,7 +32,7 @@ from nlakit.run.inputs import Outside, changed_inputs, nothing, write_inputs
 from nlakit.run.peak import peak_memory
 from nlakit.run.repair import free_of_charge, repair
 
-SPACE_TO_WRITE = 1 << 20  # bytes; with less left, a failed write is a full disk
+SPACE_TO_WRITE = 1 << 20  # bytes; with less left, a failed write means a full disk
 State = Literal["missing", "partial", "stale", "damaged", "done"]
 
 
@@ -51,7 +51,7 @@ def stage(
     """Turn a body `(config, rundir, folder) -> Rows` into a stage `run(config, rundir)`.
 
     `sections` names the settings the result depends on, `outside` the files it reads that no other
-    stage made; `alone` says whether under a configuration it rests on no other stage. The stage
+    stage made; `alone` says whether, under a configuration, it rests on no other stage. The stage
     returns its manifest at once if it is finished and unchanged, makes damaged files again where
     they come out the same, resumes if half-done, and raises RunError if a setting, a parent or a
     file changed, or if a file is damaged.
@@ -223,7 +223,7 @@ def _file_records(folder: Path) -> dict[str, FileRecord]:
 
 
 def changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
-    """What differs between two begin records, one line each; empty if nothing."""
+    """What differs between two begin records, one line each; empty if nothing does."""
     lines = []
     if now["config_hash"] != then["config_hash"]:
         found = list(_differences(then.get("config", {}), now["config"]))

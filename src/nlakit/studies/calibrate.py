@@ -36,7 +36,7 @@ from nlakit.train import ar, av
 from nlakit.train.optimizer import MasterAdamW
 
 BATCH_SECONDS = 5.0  # a batch that would take longer is cut
-USUAL_SHARE = 0.2  # of the matmul speed: what a batch's time is guessed by
+USUAL_SHARE = 0.2  # share of the matmul speed by which a batch's time is guessed
 DECODE_STEPS = 8
 OBJECTS = 500  # bytes of a row's Python objects
 
@@ -63,7 +63,7 @@ class Sizes:
 class Calibration:
     """`speeds` in FLOP a second are of read, ar, av and decode. `base_memory` is what the process
     (the device, if it is not the CPU) holds with all of the subject loaded; `mapped` tells that
-    this is resident memory, into which weights come from their file with their first use.
+    this is resident memory, into which weights come from their file on first use.
     `embedding_memory` is what the evaluation's sentence embedding adds."""
 
     shape: Shape
@@ -173,7 +173,7 @@ class Work:
         self.loading, self.shape = time.perf_counter() - started, shape_of(self.subject.model)
         self.model = model_of(self.subject.model)
         for parameter in self.subject.model.parameters():
-            parameter.sum()  # weights of a mapped file become resident with their first use
+            parameter.sum()  # weights of a mapped file become resident on first use
         self.base = held_memory(self.subject.device)
         self.matmul = matmul_speed(self.subject.device, getattr(torch, self.subject.config.dtype))
         self.speeds: dict[str, float] = {}

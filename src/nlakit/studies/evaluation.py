@@ -185,7 +185,7 @@ def _own_rows(av: str, ar: str) -> str:
 
 
 def read_data(data: str) -> tuple[TableRows, TableRows | None, dict[str, str]]:
-    """Rows to evaluate on, rows of training if they are there, and the SHA-256 of the files."""
+    """Rows to evaluate on, training rows if there are any, and the SHA-256 of the files."""
     tables = tables_at(Path(data))
     hashes = {name: file_sha256(path) for name, path in tables.items()}
     train = [rows_of_file(tables[part]) for part in ("ar", "av") if part in tables]
@@ -216,7 +216,7 @@ def claim(out: Path, begin: dict[str, Any]) -> None:
 
 
 def _mean_of(nla: NLA, train: TableRows | None, test: TableRows) -> tuple[NDArray[Any], str]:
-    """ū as stored beside the AR; a foreign pair stores none, and then of the rows at hand."""
+    """ū as stored beside the AR; for a foreign pair, which stores none, ū of the rows at hand."""
     if nla.mean is not None:
         return nla.mean, "stored beside the pair"
     rows, name = test, "of the evaluated rows"

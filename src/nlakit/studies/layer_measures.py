@@ -264,7 +264,8 @@ def quick_ar(
     rows: int,
 ) -> tuple[Record, Record]:
     """Train an AR of K + 1 blocks for a few steps on labelled training rows; score it on `rows`
-    labelled rows of held-out documents. K is `config.subject.layer`; vectors `(n, d)` are its.
+    labelled rows of held-out documents. K is `config.subject.layer`; vectors `(n, d)` are that
+    layer's.
 
     Returns the record, and the content gain in centred cosine a row. Raises DataError if there are
     fewer labelled rows than a batch.

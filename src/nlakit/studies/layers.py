@@ -192,7 +192,7 @@ def _measure(
 
 
 def compared(found: Mapping[int, Record]) -> list[Compared]:
-    """The measures that layers are compared by, the one that decides first."""
+    """The measures that layers are compared by, the deciding one first."""
     from nlakit.core.layer_choice import Compared
 
     made = []

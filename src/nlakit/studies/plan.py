@@ -123,7 +123,7 @@ def predict(config: RunConfig, rundir: RunDir) -> Plan:
 
 
 def _price(config: RunConfig, measured: Calibration, stages: list[StagePlan]) -> list[str]:
-    """What the services that label will cost."""
+    """What the labelling services will cost."""
     if config.labels.labeler != "services":
         return []
     rows = next(stage.rows for stage in stages if stage.stage == "labels")
@@ -217,7 +217,7 @@ def _data_stages(config: RunConfig, survey: Survey, measured: Calibration) -> li
     parts = _part_rows(config, rows)
     joined = disk["ar"] * parts["ar"] + disk["av"] * (rows - parts["ar"])
     loading = measured.load_seconds
-    # Of services, no calibration tells how long they take.
+    # No calibration tells how long services take.
     label_seconds = sizes.label_seconds * rows if config.labels.labeler == "offline" else 0.0
     return [
         StagePlan("corpus", documents, disk=survey.bytes, seconds=survey.seconds),

@@ -15,8 +15,8 @@ from nlakit.models.lora import TARGETS
 from nlakit.models.precision import settled
 from nlakit.models.subject import blocks_of, decoder_of
 
-# Tensors of a step differ in size and life, so what one leaves free fits the next badly: glibc was
-# measured to hold 1.65 (AV) and 1.85 times (AR) a long training's largest batch. It keeps freed
+# Tensors of a step differ in size and life, so what one leaves free fits the next badly: glibc, as
+# measured, holds 1.65 (AV) and 1.85 times (AR) a long training's largest batch. It keeps freed
 # blocks of up to 32 MiB; giving them back at once doubled the time of a step.
 SCATTER, LARGE = 1.75, 32 << 20
 LINEAR = ("Linear", "Conv1D", "Linear4bit")
@@ -313,7 +313,7 @@ def stage_memory(budgets: Budgets, base: float, *, mapped: bool) -> dict[str, tu
 
 
 def _resident_work(moments: list[Budget]) -> float:
-    """What a process holds of its batches: of each kind of work SCATTER times the largest, since
+    """What a process holds of its batches: for each kind of work, SCATTER times the largest, since
     none fits well into what others leave free. Logits are too large to stay when they are freed."""
     largest: dict[str, float] = {}
     for one in moments:

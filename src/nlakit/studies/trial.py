@@ -1,5 +1,5 @@
-"""Try a labeler on a few rows before it is paid for all: what an AR learns from its labels, beside
-what the same AR learns from another labeler's labels of the same vectors.
+"""Try a labeler on a few rows before paying for all of them: what an AR learns from its labels,
+beside what the same AR learns from another labeler's labels of the same vectors.
 """
 
 from __future__ import annotations

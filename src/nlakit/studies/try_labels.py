@@ -23,7 +23,7 @@ from nlakit.studies.trial import TrialReport, compare
 
 
 def run_trial(config: RunConfig, rundir: RunDir, count: int) -> tuple[TrialReport, list[str]]:
-    """Label `count` rows with the configured labeler and compare with the offline one.
+    """Label `count` rows with the configured labeler and compare it with the offline one.
 
     Answers that are paid for stay in the store, so labelling all rows later pays for the rest.
     Returns the report, and lines on the labels' quality and on what all rows will cost.

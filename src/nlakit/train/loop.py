@@ -116,7 +116,7 @@ class Trainer:
     def run(self, label: str) -> dict[str, Any]:
         """Train to the last step; returns the summary that goes into `training.json`.
 
-        Raises ModelError if 20 steps in a row had a gradient that is not finite.
+        Raises ModelError if 20 steps in a row have a gradient that is not finite.
         """
         config = self.config
         first = self._resume()

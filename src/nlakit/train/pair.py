@@ -1,7 +1,7 @@
 """Adapt the AR to the AV's own texts.
 
-An AR that saw only labels is overconfident on AV texts: their words are right less often. A short
-training on AV texts for training rows, labels mixed in, teaches it how far to trust them.
+An AR that has seen only labels is overconfident on AV texts: their words are right less often. A
+short training on AV texts for training rows, labels mixed in, teaches it how far to trust them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TEXTS_FILE = "av_texts.jsonl"
 def chosen_rows(rundir: RunDir, settings: PairConfig) -> tuple[TableRows, TableRows]:
     """Rows to adapt on, and rows held out of the adaptation to measure it.
 
-    Held out are the first of `rl`. Adapted on are the rest of `rl`, which neither half has seen,
+    The first of `rl` are held out. The rest of `rl`, which neither half has seen, are adapted on,
     then rows of `ar`, which the AV has not seen: its texts there are as wrong as on new rows.
     """
     rl, ar = read_rows(rundir, "rl")[0], read_rows(rundir, "ar")[0]

@@ -11,7 +11,7 @@ LONGEST = 8  # tokens a character; UTF-8 has at most four bytes, each a token at
 
 
 def character_ends(tokenizer: Any, ids: Sequence[int]) -> list[int]:
-    """Positions of those of t token ids with which a character ends, ascending.
+    """Ascending positions, among t token ids, at which a character ends.
 
     A U+FFFD of the text itself is taken for a broken character: nothing can be said of it.
     """

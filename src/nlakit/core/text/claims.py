@@ -26,7 +26,7 @@ PREDICTED = re.compile(r"(?i)\bnext:[^.!?\n]*")
 SENTENCE = re.compile(r"(?<=[.!?:;…])\s+|\n+")
 SPELLED = "zero one two three four five six seven eight nine ten eleven twelve".split()
 LONG = 5  # letters; shorter words are mostly grammar
-NEAR = 0.7  # of the words of two claims, shared by both
+NEAR = 0.7  # share of the words of two claims that both have
 TAGS = "source|explanation|claims"
 
 
@@ -54,9 +54,9 @@ def bare(word: str) -> str:
 def claims(text: str) -> list[Claim]:
     """The distinct claims of a text: quotes, numbers and names outside quotes, long words.
 
-    A name is a run of capitalised words that no sentence begins with. A word is five letters or
-    longer and no stop word. What follows `next:` in its sentence is a guess at the text's
-    continuation, as nlakit's own labels have it: no claim about the text.
+    A name is a run of capitalised words that does not begin a sentence. A word has five letters or
+    more and is not a stop word. What follows `next:` in its sentence is a guess at the text's
+    continuation, as nlakit's own labels have it, not a claim about the text.
     """
     text = PREDICTED.sub("", text)
     found = [Claim("quote", quote) for quote in _quotes(text)]

@@ -3,7 +3,7 @@
 A good label says what a reader must have understood at this point of the text to predict what
 comes next, in two or three whole sentences of which the last is about the very end. A HARD fault
 refuses a label; the others are suspicions, for a report. What a label takes from its source (an
-apology, a verdict in capitals, a repetition) is the text's and no fault of the label.
+apology, a verdict in capitals, a repetition) is the text's, not a fault of the label.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ LAST_WORDS = 10
 class Limits:
     """What a label may be. Lengths in words of the label.
 
-    max_copied_words: source words in a row. max_copied_share: of the label's words, those in runs
-    of five or more source words.
+    max_copied_words: source words in a row. max_copied_share: share of the label's words that are
+    in runs of five or more source words.
     """
 
     min_words: int = 6

@@ -25,8 +25,8 @@ CJK = re.compile(
 SENTENCE_END = re.compile(r"[.!?…。！？]['\"”’»)\]`]*\Z")
 PREFIXES = (40, 80, 120, 200)
 OPENING, OPENINGS = 80, 5  # characters of an opening, openings that are shown
-MAX_OTHER_SCRIPT = 0.2  # of its letters, above which a text counts as one in another script
-OWN_SCRIPT = 0.05  # of the letters, from which a script is one of the texts' own
+MAX_OTHER_SCRIPT = 0.2  # share of its letters above which a text counts as one in another script
+OWN_SCRIPT = 0.05  # share of the letters from which a script is one of the texts' own
 # Distinct texts that share the greatest length, and their share, that show a cut; shorter texts
 # meet by chance.
 CUT_TEXTS, CUT_SHARE, CUT_LENGTH = 3, 0.05, 40
@@ -153,7 +153,7 @@ def self_bleu(texts: Sequence[str], seed: int = 0) -> Values:
 
 
 def distinct_2(texts: Sequence[str], seed: int = 0) -> float | None:
-    """Distinct pairs of words by all pairs (Li et al., NAACL 2016) of 2000 random texts; None
+    """Distinct pairs of words over all pairs (Li et al., NAACL 2016) of 2000 random texts; None
     without a pair."""
     some = _sampled(texts, np.random.default_rng(seed))
     counts = Counter(chain.from_iterable(_grams(words(texts[row]), 2).elements() for row in some))
@@ -191,7 +191,7 @@ def _bleu(text: list[Counter[Any]], others: list[list[Counter[Any]]]) -> float:
         if grams
     ]
     length = text[0].total()
-    # The nearest length, of two as near the shorter.
+    # The nearest length; of two equally near, the shorter.
     near = min((other[0].total() for other in others), key=lambda n: (abs(n - length), n))
     return float(np.exp(np.mean(logs) + min(0.0, 1 - near / length)))
 

@@ -14,7 +14,7 @@ SAMPLE = (
     "of the river, and sat down near the window to read the newspaper until it began to rain."
 )
 SCRIPTS = "naïve Ärger, 3.14 €: 日本語 שלום مرحبا 👩"
-NEAR = 0.9  # of the letters; what is decoded may lack a first space or be in lower case
+NEAR = 0.9  # share of the letters; what is decoded may lack a first space or be in lower case
 
 
 def check_round_trip(tokenizer: Any, name: str) -> bool:
@@ -37,10 +37,10 @@ def begins_with_bos(tokenizer: Any) -> bool:
 
 
 def put_bos(tokenizer: Any) -> None:
-    """Make the tokenizer put its BOS before every text, and behind it what it puts there already;
-    saved with it, the change stays.
+    """Make the tokenizer put its BOS before every text, ahead of what it puts there already; saving
+    the tokenizer keeps the change.
 
-    Raises ConfigError if it has none, or is no tokenizer of the tokenizers library.
+    Raises ConfigError if it has none, or is not a tokenizer of the tokenizers library.
     """
     from tokenizers.processors import TemplateProcessing
 
@@ -55,7 +55,7 @@ def put_bos(tokenizer: Any) -> None:
     behind = full[len(plain) :] if full[: len(plain)] == plain else []
     names = tokenizer.convert_ids_to_tokens(behind)
     known = {bos: tokenizer.bos_token_id, **dict(zip(names, behind, strict=True))}
-    # One template: processors in a row each take what the one before them added for text.
+    # One template: of processors in a row, each takes what the one before it added for text.
     backend.post_processor = TemplateProcessing(
         single=[bos, "$A", *names],
         pair=[bos, "$A", *names, bos, "$B", *names],

@@ -1,7 +1,7 @@
-"""Other texts made of a text by rule: order, parts, quotes, copies and names changed.
+"""Other texts made from a text by rule: its order, parts, quotes, copies or names changed.
 
-Each tells what a reader of the text depends on. Those that draw take a generator, so that a seed
-decides them. Pieces are joined by single spaces; no form of the text is presumed.
+Each tells what a reader of the text depends on. Those that draw at random take a generator, so that
+a seed decides them. Pieces are joined by single spaces; no form of the text is presumed.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def word_shuffle_in_sentences(text: str, rng: np.random.Generator) -> str:
 def _shuffled(pieces: list[str], rng: np.random.Generator) -> list[str]:
     if len(set(pieces)) < 2:
         return pieces
-    # Short lists often fall back into their own order, which would test nothing.
+    # Short lists often fall back into their original order, which would test nothing.
     while (found := [pieces[i] for i in rng.permutation(len(pieces))]) == pieces:
         pass
     return found
@@ -105,8 +105,8 @@ def after_words(text: str, count: int) -> str:
 
 
 def first_tokens(tokenizer: Any, text: str, count: int) -> str:
-    """The first `count` tokens as text, less a character that they break; a text that is no longer
-    is given as it stands."""
+    """The first `count` tokens as text, less a character that they break; a text no longer than
+    that is returned as it is."""
     ids = encode(tokenizer, text, special=False)
     if len(ids) <= count:
         return text
@@ -165,7 +165,7 @@ def other_names(text: str, rng: np.random.Generator) -> str:
 
 
 def _other_number(number: str, rng: np.random.Generator) -> str:
-    """As many digits, each another one."""
+    """As many digits, each a different one."""
     return "".join(str((int(digit) + int(rng.integers(1, 10))) % 10) for digit in number)
 
 

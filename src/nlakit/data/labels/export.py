@@ -168,6 +168,6 @@ def _families(table: pa.Table) -> list[tuple[str, int, int]]:
 
 
 def _total(column: pa.ChunkedArray) -> tuple[str, int]:
-    """The sum of what is known, in words, and of how many rows it is known."""
+    """The sum of what is known, in words, and for how many rows it is known."""
     known = column.drop_null().to_pylist()
     return (f"{round(sum(known), 4):,}" if known else "unknown"), len(known)

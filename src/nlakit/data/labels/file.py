@@ -40,12 +40,12 @@ class FileLabeler:
     Unicode form is another sequence of tokens, with another activation. So a label is found by
     its text exactly where it is found by `text_sha256`.
 
-    A text may have several labels if their row_id says whose each is.
+    A text may have several labels if their row_id says which row each belongs to.
 
     rows: how many will be asked for in all. It is an error if none of them is in the file, and
     one chunk, or the rest of a resumed run, cannot tell.
 
-    Raises ConfigError for a column that nlakit has not, DataError for a file that is missing,
+    Raises ConfigError for a column that nlakit does not have, DataError for a file that is missing,
     broken or empty, or lacks a column.
     """
 
@@ -79,7 +79,7 @@ class FileLabeler:
     def label(
         self, requests: Sequence[LabelRequest], advance: Advance = lambda rows: None
     ) -> list[Label]:
-        """The labels of the file; rows it has not get the reason `not_in_file`.
+        """The labels of the file; rows it lacks get the reason `not_in_file`.
 
         Raises DataError where the file has different labels for a row, or no label for any.
         """

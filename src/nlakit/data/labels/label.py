@@ -74,7 +74,7 @@ def requests_of(table: pa.Table) -> list[LabelRequest]:
 def checked(
     labels: Sequence[Label], requests: Sequence[LabelRequest], limits: Limits
 ) -> list[Label]:
-    """Labels with those refused that the linter finds unfit to train on.
+    """Labels, with those that the linter finds unfit to train on refused.
 
     Raises DataError if the labeler lost a row.
     """
@@ -104,8 +104,8 @@ def check_duplicates(explanations: Sequence[str], allowed: float) -> float:
 
 
 def refuse_other_prompts(folder: Path, settings: LabelsConfig) -> None:
-    """Raise RunError if finished chunks were made by other prompts than those of now: the settings
-    hold the names of prompt files, which may have been edited between two sittings."""
+    """Raise RunError if finished chunks were made with prompts other than the present ones: the
+    settings hold the names of prompt files, which may have been edited between two sittings."""
     parts = sorted(folder.glob("part-*.parquet"))
     if settings.labeler != "services" or not parts:
         return
@@ -126,8 +126,8 @@ def refuse_other_prompts(folder: Path, settings: LabelsConfig) -> None:
 
 
 def warn_of_marker(marker: str | None, texts: Sequence[str]) -> None:
-    """Say before labels are paid for that the marker which is set stands in texts: a label that
-    quotes it is no use."""
+    """Say, before labels are paid for, that the marker set occurs in texts: a label that quotes it
+    is of no use."""
     found = sum(marker in text for text in texts) if marker else 0
     if found:
         say(

@@ -13,7 +13,7 @@ Advance = Callable[..., object]
 
 
 def ignore(rows: int, note: str = "") -> None:
-    """For those who do not show progress."""
+    """For callers that show no progress."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Label:
 
     labelled_at: ISO 8601, UTC; empty for a labeler whose labels depend on nothing but the row.
     tokens_in, tokens_out: of the answers that made the label. cost: what these answers cost, in
-    US dollars. attempts: requests sent for the row, failed ones too. repaired: answers of the row
-    that were not of the form asked for, and plainly meant one.
+    US dollars. attempts: requests sent for the row, failed ones too. repaired: answers for the row
+    that were not of the form asked for but plainly meant it.
     """
 
     row_id: str

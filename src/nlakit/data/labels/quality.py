@@ -39,7 +39,7 @@ def quality(
     """What can be said of a label table (columns of labeler.SCHEMA), as plain JSON values.
 
     sources, families: row_id → text up to the position, and its source_family. Shares are of the
-    labelled rows, in 0..1; None where there is no row to take them of. DataError if a row has no
+    labelled rows, in 0..1; None where there is no row to take them over. DataError if a row has no
     source or family.
     """
     rows = table.to_pylist()
@@ -209,7 +209,7 @@ def agreement(
     paired difference; `same_document` the second's label elsewhere in the document, over the rows
     that have one (None if these are not of two documents). `top_1` is the share of first labels
     that are nearest to their own row's second label among all rows (ties count in part), `chance`
-    what blind picking scores. Over `limit` random shared rows at most. DataError if fewer than
+    what blind picking scores. Over at most `limit` random shared rows. DataError if fewer than
     two rows, or rows of fewer than two documents, are labelled in both.
     """
     rows, left, right = _joined(first, second, limit, seed)

@@ -32,8 +32,8 @@ from nlakit.evaluate.verdict import BLIND_GAIN, judge
 from nlakit.run.folder import git_commit
 
 STORED = ("fve", "centred_cosine", "cosine", "mse")
-FLOOR_SHARE = 0.5  # of the real rows that a floor must stand beside
-BLIND_SHARE = 0.05  # of the floor's squared error that a text that is read removes at least
+FLOOR_SHARE = 0.5  # share of the real rows that a floor must stand beside
+BLIND_SHARE = 0.05  # least share of the floor's squared error that a text removes if it is read
 STORED_OFF = 0.01  # above what half precision does to a cosine
 BASELINE_OFF = 0.10  # relative; ū of the rows at hand is not quite that of the training rows
 GROUPED = {("cosine", "real"), ("centred_cosine", "real"), ("unique", "explanation")}

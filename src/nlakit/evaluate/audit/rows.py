@@ -74,7 +74,7 @@ class AuditRows:
         return made
 
     def warn(self, code: str, message: str, **evidence: Any) -> None:
-        """Add a warning, once a code."""
+        """Add a warning, once for each code."""
         if code not in {one["code"] for one in self.warnings}:
             self.warnings.append({"code": code, "message": message, "evidence": evidence})
 
@@ -134,7 +134,7 @@ def side_of(name: str | None) -> str:
 
 
 def document_names(table: AuditTable) -> list[str]:
-    """A document a row of the table; a row that names none is its own."""
+    """The document of each row of the table; a row that names none is its own."""
     if "doc_id" not in table:
         # The variants of a row are one row.
         keys = table["row_id"] if "row_id" in table else [None] * table.rows
@@ -154,7 +154,7 @@ def _keys(table: AuditTable) -> list[Any] | None:
 
 
 def _align(rows: AuditRows, variants: NDArray[Any], others: NDArray[np.bool_]) -> None:
-    """Find for each judged row the rows of the other variants with its key."""
+    """For each judged row, find the rows of the other variants with its key."""
     keys = _keys(rows.table)
     if keys is None:
         rows.cannot("gains over the variants", "row_id, or doc_id and position")

@@ -74,9 +74,9 @@ class AuditTable:
 
 
 def parse_columns(given: Sequence[str]) -> dict[str, str]:
-    """Column → its name in the file, "" for one that is to be left out, of `column=name` each.
+    """Column → its name in the file ("" for one that is left out), from entries `column=name`.
 
-    Raises ConfigError for what has another form, no column of this name, or one that comes twice.
+    Raises ConfigError for an entry of another form, an unknown column, or one that comes twice.
     """
     chosen: dict[str, str] = {}
     for one in given:
@@ -91,7 +91,7 @@ def parse_columns(given: Sequence[str]) -> dict[str, str]:
 
 
 def read_audit_table(path: Path, chosen: Mapping[str, str] | None = None) -> AuditTable:
-    """Read a table of a .jsonl, .ndjson, .json, .csv or .parquet file. chosen: column → its name
+    """Read a table from a .jsonl, .ndjson, .json, .csv or .parquet file. chosen: column → its name
     in the file, where that cannot be guessed; "" leaves a column out.
 
     Raises DataError if the file is missing, empty, broken or not UTF-8, has no column of a chosen
@@ -257,8 +257,8 @@ def _read_records(path: Path, chosen: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _answered(record: dict[str, Any], number: int) -> list[dict[str, Any]]:
-    """The rows of a record: itself, or, of an answer of Neuronpedia about one text, its `results`
-    (description, token, mse, cosine_similarity), which are of one document."""
+    """The rows of a record: itself, or the `results` (description, token, mse, cosine_similarity)
+    of Neuronpedia's answer about one text, which are of one document."""
     results = record.get("results")
     if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
         return [record]

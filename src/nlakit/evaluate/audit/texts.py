@@ -74,8 +74,8 @@ def texts_part(rows: AuditRows) -> Part:
 def text_values(
     rows: AuditRows, texts: Sequence[str], scripts: Collection[str]
 ) -> dict[str, Values]:
-    """The measures of `text_rows` over the sampled rows, those of them that are cheap over all,
-    and `unfinished`: whether a text breaks off."""
+    """The measures of `text_rows` over the sampled rows, the cheap ones over all, and
+    `unfinished`: whether a text breaks off."""
     picked = [texts[int(i)] for i in rows.sample]
     some = text_rows(picked, scripts, rows.seed)
     unique, length = unique_rows(texts), cut_length(texts)
@@ -91,7 +91,8 @@ def text_values(
 
 
 def source_parts(rows: AuditRows) -> list[Part]:
-    """Copying from the source, and the own document found by tf-idf, each beside another row's."""
+    """Copying from the source, and finding the own document by tf-idf, each beside another
+    row's."""
     if "explanation" not in rows.table or "source_text" not in rows.table:
         rows.cannot("copying, and whether a text finds its document", "explanation and source_text")
         return []
@@ -209,7 +210,7 @@ def label_parts(rows: AuditRows) -> list[Part]:
 
 
 def overlap(first: str, second: str) -> float:
-    """Shared words of all distinct words of two texts (Jaccard)."""
+    """Share of the distinct words of two texts that both have (Jaccard)."""
     left, right = set(words(first)), set(words(second))
     return len(left & right) / max(len(left | right), 1)
 

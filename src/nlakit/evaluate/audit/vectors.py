@@ -14,12 +14,13 @@ from nlakit.evaluate.audit.rows import AuditRows
 from nlakit.evaluate.bench import Measured, Part, Values
 from nlakit.evaluate.scoring import row_scores
 
-CHUNK = 4096  # rows that are float64 at once
+CHUNK = 4096  # rows held in float64 at once
 
 
 def measure_vectors(rows: AuditRows) -> Part | None:
     """The part `roundtrip`: scores of real and of every variant that has reconstructions, of the
-    mean, of another row's and another position's reconstruction, and the rank of the own vector.
+    mean, of another row's and another position's reconstruction, and the rank of the row's own
+    vector.
     """
     real, made = rows.values("activation_vector"), rows.values("reconstruction")
     known = np.flatnonzero(has_vector(real))
@@ -103,7 +104,7 @@ def scores(
 
 
 def of_partners(rows: AuditRows, made: NDArray[Any], same: bool) -> NDArray[Any]:
-    """For the sampled rows the reconstruction of a row of another document, or of another row of
+    """For the sampled rows, the reconstruction of a row of another document, or of another row of
     the same one; NaN where there is none."""
     partners = derangement([rows.documents[i] for i in rows.sample], rows.seed, same)
     found, some = np.full(made.shape, np.nan, dtype=np.float32), partners >= 0
@@ -112,7 +113,7 @@ def of_partners(rows: AuditRows, made: NDArray[Any], same: bool) -> NDArray[Any]
 
 
 def ranks(rows: AuditRows, real: NDArray[Any], made: NDArray[Any], mean: Values) -> list[Measured]:
-    """`top1`, `top5` and `mrr` of the own vector among the sampled rows, and chance."""
+    """`top1`, `top5` and `mrr` of each row's own vector among the sampled rows, and chance."""
     both = rows.sample[has_vector(real)[rows.sample] & has_vector(made)[rows.sample]]
     if len(both) < 2:
         return []

@@ -1,7 +1,7 @@
 """What the parts that ask a language model have in common.
 
 An explanation of another document's row is judged in the same words beside each: a judge who says
-yes to everything shows there.
+yes to everything is exposed there.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Judged:
 
 
 def failures(condition: str, what: str, wanted: Sequence[Any], found: Sequence[Any]) -> list[str]:
-    """A note of the rows that were asked for and have no answer."""
+    """A note on the rows that were asked about and have no answer."""
     attempted = sum(one is not None for one in wanted)
     failed = sum(w is not None and f is None for w, f in zip(wanted, found, strict=True))
     return [f"{condition}: {what} in {failed} of {attempted} rows; not scored"] if failed else []

@@ -88,7 +88,7 @@ def _openings(
     texts: Sequence[str], documents: Sequence[str], seed: int
 ) -> dict[str, list[str | None]]:
     """What follows the opening, alone; and the opening followed by what follows that of another
-    document's row. Only of texts at least twice as long as an opening: a short rest replaced
+    document's row. Only for texts at least twice as long as an opening: replacing a short rest
     changes little for an honest AR too."""
     long = [i for i, text in enumerate(texts) if len(text.split()) >= 2 * OPENING]
     partners = derangement([documents[i] for i in long], seed)

@@ -1,5 +1,5 @@
 """How the AV's text follows its vector: its norm, a walk between two rows, sampling, and rows that
-end alike. Only of the full profile: it decodes several texts a row."""
+end alike. Only in the full profile: it decodes several texts a row."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def measure(bench: Bench) -> Part:
     On all rows: `nearest_label`, the label of the nearest training vector, and `nearest_vector`,
     that vector itself, without words. On the first `control_rows` rows: `logit_lens`,
     `continuation` and `patchscopes`. Beside them the pair: `real` over `nearest_label`, and
-    `real_vs_NAME` over each other baseline, on the rows which that one has.
+    `real_vs_NAME` over each other baseline, on the rows that the baseline has.
     """
     part = Part("baselines")
     nearest_rows(part, bench)

@@ -1,4 +1,4 @@
-"""Are the texts of a kind? Copies, openings, loops, scripts, cuts, beside the labels'."""
+"""Are the texts all alike? Copies, openings, loops, scripts, cuts, beside the labels'."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def measure(bench: Bench) -> Part:
     """The part `collapse`: the measures of `text_rows`, and `hit_token_limit` with an AV, under
     `explanation` beside its reference `label`, which had the same sources to say.
 
-    A script is a wrong one if it is neither of the sources nor of the labels.
+    A script is wrong if neither the sources nor the labels use it.
     """
     rows, part = bench.rows, Part("collapse")
     scripts = scripts_of([*rows.sources, *rows.texts])

@@ -19,7 +19,7 @@ from nlakit.models.families import NORM_NAMES
 from nlakit.models.head import head_of
 from nlakit.models.verbalizer import Verbalizer
 
-CUT = 16  # a source's length is cut to a multiple of it
+CUT = 16  # a source's length is cut to a multiple of this
 LENS_ROWS = 16  # rows whose logits over the whole vocabulary are held at once
 
 

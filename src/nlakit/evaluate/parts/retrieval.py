@@ -38,7 +38,7 @@ class Pool:
 def measure(bench: Bench) -> Part:
     """The part `retrieval`: conditions `METHOD:explanation`, `METHOD:label` (positive control),
     `METHOD:shuffled` (floor: texts of other documents) and `chance`; measures of
-    `nlakit.core.retrieval.hits`. With an AV `METHOD:no_injection`: what it writes of no vector.
+    `nlakit.core.retrieval.hits`. With an AV `METHOD:no_injection`: what it writes without a vector.
 
     Raises ModelError if the embedding that the settings name cannot be loaded.
     """

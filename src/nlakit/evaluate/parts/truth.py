@@ -18,7 +18,7 @@ Checked = list[tuple[Claim, bool]]
 def measure(bench: Bench) -> Part:
     """`quote_precision`, `number_precision`, `name_precision`, `word_precision`: share of a text's
     claims of a kind that its source has, NaN without one. `fabricated`: how many quotes, numbers
-    and names it has not; 0 without any.
+    and names it lacks; 0 without any.
 
     Conditions: `explanation`, with the explanation of another document's row as floor; `label`,
     with that row's label. Claim precision as in FActScore (Min et al. 2023), by lookup.
@@ -78,7 +78,7 @@ def _precision(checked: Checked, kind: str) -> float:
 
 
 def without_claims(condition: str, checked: Sequence[Checked | None]) -> list[str]:
-    """A note a kind of which some rows have no claim."""
+    """A note for each kind of which some rows have no claim."""
     known = [one for one in checked if one is not None]
     counts = {
         kind: sum(all(claim.kind != kind for claim, _ in one) for one in known) for kind in KINDS

@@ -67,7 +67,7 @@ def import_pair(
 
 
 def _measure(nla: NLA, vectors: NDArray[Any], source: str) -> None:
-    """Take ū, baseline and mean norm of raw activations for the pair's."""
+    """Set the pair's ū, baseline and mean norm to those of raw activations."""
     mean = mean_unit(vectors) if len(vectors) else None
     base = 0.0 if mean is None else baseline(vectors, mean)
     if not base > 0:
@@ -106,9 +106,9 @@ def export_pair(nla: NLA, target: Path, form: Format, allow_centring: bool = Fal
     """Write a pair in another format to `target/av` and `target/ar`; returns lines that say what
     was written.
 
-    Raises ContractError for an AV that takes its vector in elsewhere than at the embedding, and for
-    a centred one unless allowed: those formats have no word for either, and a reader that ignores
-    our block would feed the AV other vectors.
+    Raises ContractError for an AV whose vector enters elsewhere than at the embedding, and for a
+    centred one unless allowed: those formats have no word for either, and a reader that ignores our
+    block would feed the AV other vectors.
     """
     check_new(target)
     if nla.av is not None and not nla.av.contract.injection.plain:

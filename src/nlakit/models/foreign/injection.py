@@ -1,4 +1,4 @@
-"""How an AV of others takes the vector in: what its files say, or what the user states of them.
+"""How a foreign AV takes in the vector: what its files say, or what the user states about them.
 
 A wrong way in gives fluent texts about nothing, so none is guessed.
 """
@@ -22,7 +22,7 @@ MEANINGS = (
     "reference: in place of the marker's embedding, at norm √d where no scale is named; "
     "add: behind block 1, at the norm of the marker's row (EasyNLA, nanoNLA)"
 )
-# Keys of others for another way in than the reference's, which has no word for it.
+# Foreign keys for a way in other than the reference's, which has no word for it.
 LAYOUT = re.compile(
     r"inject(?:ion)?(?:_(?:block|hook|kind|layer|layout|method|mode|op|site|style|type|where)s?)?",
     re.IGNORECASE,

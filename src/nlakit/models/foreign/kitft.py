@@ -210,8 +210,8 @@ def write(subject: Subject, half: Verbalizer | Reconstructor, folder: Path) -> s
 
     The folder is loaded again with plain transformers and must give the AR's hidden states, the
     AV's logits, bit for bit. Raises ContractError if it does not: some models (a last layer of a
-    forced type, several streams) cannot be said in settings cut to fewer blocks; and for float16
-    over 4 bits, where the residual stream is float32 and a plain model's would not be.
+    forced type, several streams) cannot be expressed in settings cut to fewer blocks; and for
+    float16 over 4 bits, where the residual stream is float32 and a plain model's would not be.
     """
     if subject.config.precision == "nf4+float16":
         raise ContractError(

@@ -26,7 +26,7 @@ from nlakit.models.verbalizer import Verbalizer
 
 HEAD_FILE = "linear_head.pt"
 TAIL = re.compile(r"(?:^|\.)((?:layers|h|blocks)\.(\d+)\..*)$")
-# Kinds of adapters that compute something else than W + alpha / r * B A.
+# Kinds of adapters that compute something other than W + alpha / r * B A.
 OTHER = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias",
          "layer_replication", "target_parameters", "trainable_token_indices",
          "alora_invocation_tokens")  # fmt: skip

@@ -173,7 +173,7 @@ def correct(target: Path, card: Path) -> list[dict[str, Any]]:
     under results/corrections/DATE-N. The card's own numbers stay. Returns the overturned numbers;
     if there are none and the verdict is the same, nothing is written.
 
-    Raises DataError if the card is not what its results give (a note by hand would be lost), or
+    Raises DataError if the card is not what its results give (a handwritten note would be lost), or
     if the evaluation is of another pair.
     """
     results = card / RESULTS

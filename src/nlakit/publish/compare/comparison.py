@@ -63,7 +63,7 @@ def write_comparison(
 
 
 def _named(targets: Sequence[Path]) -> list[Side]:
-    """The sides, with the folder above where two would have one name."""
+    """The sides, named with the folder above where two would share a name."""
     sides = [read_side(target) for target in targets]
     names = [side.name for side in sides]
     return [
@@ -111,7 +111,7 @@ def markdown(sides: Sequence[Side], records: Sequence[Record]) -> str:
 
 
 def _draw(sides: Sequence[Side], part: str, measure: str, target: Path) -> None:
-    """Every claim of a measure, side beside side, each with the floors that it is said against."""
+    """Every claim of a measure, side by side, each with the floors that it is set against."""
     dots, found = [], [side.by_key() for side in sides]
     keys = dict.fromkeys(k for s in sides for k in claims(s) if k[:2] == (part, measure))
     for key in keys:

@@ -81,7 +81,7 @@ def _tables(run: Path, tables: Path, out: Path, vectors: bool, cut: dict[str, st
 
 def _clean_report(page: Path, cut: Mapping[str, str]) -> bool:
     """Whether the report was changed: it shows the settings, and with them paths; a folder goes
-    after what is in it. It is left out if this machine's home is in it still."""
+    after what is in it. It is left out if this machine's home is still in it."""
     if not page.exists():
         return False
     text = cleaned_page(page, cut)

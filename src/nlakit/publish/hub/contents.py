@@ -1,4 +1,4 @@
-"""What no file may hold that leaves this machine: a key, a pickle under another name, its paths."""
+"""What no file that leaves this machine may hold: a key, a pickle under another name, its paths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEY_VARIABLE = re.compile(r"_(KEY|TOKEN|SECRET|PASSWORD)$")
 
 def cleaned_page(page: Path, shown: Mapping[str, str]) -> str | None:
     """Text of a report, which shows the settings, with the paths of this machine replaced as
-    `shown` says; None if its home is named still. Raises DataError if it is no text."""
+    `shown` says; None if its home is still named. Raises DataError if it is no text."""
     text = read_exact(page)
     for local in sorted(shown, key=len, reverse=True):  # a folder after what is in it
         text = text.replace(str(escape(local)), str(escape(shown[local])))

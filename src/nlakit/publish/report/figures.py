@@ -198,7 +198,7 @@ def _reach(estimate: Estimates, side: str) -> float:
 
 
 def _canvas(size: tuple[float, float], panels: int | tuple[int, int] = 1) -> tuple[Figure, Any]:
-    """`panels` below each other share their x axis; a grid `(lines, columns)` its y axis."""
+    """`panels` one below another share their x axis; a grid `(lines, columns)` its y axis."""
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasSVG(figure)
     if isinstance(panels, tuple):

@@ -64,7 +64,7 @@ def render(
     findings: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The whole page. `training` and `summaries` are metrics.jsonl and training.json by stage;
-    `findings` the records of findings.parquet, which older evaluations do not have.
+    `findings` the records of findings.parquet, which older evaluations lack.
 
     The same arguments give the same bytes. Numbers that are missing or not finite are shown as
     such; every text is escaped.

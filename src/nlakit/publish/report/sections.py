@@ -32,7 +32,7 @@ GROUPS = {
     "position": "position in the document",
     "norm": "norm of the activation",
 }
-# Of all rows together these stand in the first table of the page.
+# For all rows together, these stand in the first table of the page.
 ABOVE = {*MEASURES, "top1", "top5", "mrr"}
 # What has a place of its own, here or elsewhere on the page.
 PLACED = {"words", "retained", "controls", "card", "claims"}
@@ -127,7 +127,7 @@ def blocks(part: str, own: Sequence[Finding]) -> tuple[list[Block], list[Block]]
         title, meaning = measure_words(measure)
         of = f" by {GROUPS[kind]}" if GROUPS[kind] else ""
         hidden = FOLDED.fullmatch(measure) or (of and measure != "centred_cosine")
-        # A floor of one condition alone stands in that one's line.
+        # A floor of one condition only stands in that condition's line.
         beside = {one["floor"] for one in members if str(one["floor"]).endswith(OTHER_ROW)}
         lines = [line(one, places) for one in members if one["condition"] not in beside]
         split[bool(hidden)].append(Block(title + of, meaning, lines))
@@ -202,7 +202,8 @@ def level(delta: Any, scale: float) -> int:
 
 
 def looked_up(parts: Mapping[str, Any], row_ids: Sequence[str]) -> dict[str, list[list[str]]]:
-    """Row id → claim and what was found of it, by rule and by a judge, for the rows that have."""
+    """Row id → claim and what was found of it, by rule and by a judge, for the rows that have
+    any."""
     found: dict[str, list[list[str]]] = {}
     for part in ("truth", "claims"):
         rows = ((parts.get(part) or {}).get("detail") or {}).get("claims") or []

@@ -16,8 +16,8 @@ from nlakit.data.labels.services.faults import Fault
 
 Feature = Annotated[str, Field(min_length=1, max_length=400)]
 Score = Annotated[int, Field(ge=1, le=5)]
-MOST_TRIES = 100  # braces that are looked behind for a JSON object
-MOST_ROUNDS = 3  # what is mended may uncover more
+MOST_TRIES = 100  # braces at which a JSON object is looked for
+MOST_ROUNDS = 3  # mending may uncover more
 
 
 class Answer(BaseModel):
@@ -29,7 +29,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Parsed(Generic[Kind]):
-    """A typed answer; repaired: it was not of the form as it came."""
+    """A typed answer; repaired: as it came, it did not have the form."""
 
     value: Kind
     repaired: bool

@@ -37,14 +37,14 @@ CHARACTERS_PER_TOKEN = 4  # of English prose
 SAID_SECONDS = 20.0
 LATE_SECONDS = 60.0
 LATE_FOR_SECONDS = 900.0
-AWAY_FACTOR = 3  # a row may fail so many times more often by the service than by its answers
+AWAY_FACTOR = 3  # a row may fail this many times as often by the service as by its answers
 HOPELESS = 4  # failures in a row
 
 
 @dataclass(frozen=True)
 class Answered(Generic[Kind]):
     """A typed answer with its record in the store; sent: requests that the question took;
-    repaired: it was not of the form as it came."""
+    repaired: as it came, it did not have the form."""
 
     value: Kind
     record: Record
@@ -73,7 +73,7 @@ class Asker:
         if settings.wait_for_quota:
             self.gate.close_until(self.reset)
         self.dead: ServiceError | None = None  # it does not answer: another may take over
-        self.wrong: ServiceError | None = None  # it answers that it is asked in the wrong way
+        self.wrong: ServiceError | None = None  # it answers that the request is wrong
         self.failures, self.first_failure, self.last_answer = 0, 0.0, 0.0
         self.streak = Streak(settings.attempts)
         self.overhead, self.longest = OVERHEAD_TOKENS, max_tokens  # tokens; see _learn
@@ -87,7 +87,7 @@ class Asker:
         """The answer to a prompt. `first` is called before anything is sent.
 
         Raises RowFailed if the service gives none that can be used, ServiceError if it gives none
-        at all, LimitReached.
+        at all, LimitReached at a limit.
         """
         form = json.dumps(schema(kind), sort_keys=True)
         key = request_key(self.service.identity, prompt.instructions, prompt.message, form)
@@ -183,7 +183,7 @@ class Asker:
 
     def _learn(self, tokens: Tokens, size: int, reply: Reply | None) -> None:
         """Reserve more from now on, if a service counts more than was reserved: it has a prompt of
-        its own, or takes no notice of the limit that it was given."""
+        its own, or ignores the limit that it was given."""
         written = _written(tokens, reply)
         self.overhead = max(self.overhead, (tokens[0] or 0) - size)
         if written <= self.longest:
@@ -199,7 +199,7 @@ class Asker:
     def _cost(
         self, tokens: Tokens, sent: bool, worst: float | None, size: int, reply: Reply | None
     ) -> float | None:
-        """What one request cost; the worst where it may have been charged and nobody said."""
+        """What one request cost; its worst cost where it may have been charged and nobody said."""
         if self.price is None or worst is None:
             return None
         if not sent:
@@ -216,12 +216,12 @@ class Asker:
             say(f"{self.service.name} asks to wait {fault.retry_after:.0f} s")
         self.gate.refused(fault.retry_after)
         if fault.kind == "rate_limit":
-            self.failures = 0  # who says no is there
+            self.failures = 0  # a service that says no is there
         else:
             self._check_alive(fault)
 
     def _check_useful(self, fault: Fault, row: str) -> None:
-        """Give a service up that answers row after row in the same useless way."""
+        """Give up a service that answers row after row in the same useless way."""
         if not self.streak.is_hopeless(fault, row):
             return
         times, rows = self.streak.count, len(self.streak.rows)
@@ -234,7 +234,7 @@ class Asker:
         raise self.dead from fault
 
     def _check_alive(self, fault: Fault) -> None:
-        """Give a service up that nobody reaches, or that is silent for `patience` seconds."""
+        """Give up a service that nobody reaches, or that is silent for `patience` seconds."""
         self.failures += 1
         if self.failures == 1:
             self.first_failure = time.time()
@@ -279,8 +279,8 @@ class Asker:
 
 
 def _written(tokens: Tokens, reply: Reply | None) -> int:
-    """Tokens of an answer; by its length where the service counts nothing, which may have taken no
-    notice of the limit either."""
+    """Tokens of an answer; by its length where the service counts nothing, since it may have
+    ignored the limit too."""
     if tokens[1] is not None:
         return tokens[1]
     return len(reply.text) // CHARACTERS_PER_TOKEN if reply else 0

@@ -53,7 +53,7 @@ class Streak:
         self.kind, self.count, self.rows = "", 0, set()
 
     def is_hopeless(self, fault: Fault, row: str) -> bool:
-        """Count a fault of a row; whether asking on is of no use.
+        """Count a fault of a row; returns whether asking on is of no use.
 
         That is so after three rows or more and the attempts of three rows; of one row, if no answer
         was ever usable. A refusal is the text's doing, where other texts were answered.

@@ -97,8 +97,8 @@ class Budget:
 
     async def reserve(self, worst_now: Callable[[], float | None]) -> float | None:
         """Take the worst cost of one request out of what is left, as it is known once there is
-        room, and return it. Raises LimitReached once not even the end of those in flight can make
-        room, Stopped."""
+        room, and return it. Raises LimitReached once even the end of those in flight cannot make
+        room, and Stopped."""
         async with self.changed:
             while True:
                 worst = worst_now()
@@ -121,7 +121,7 @@ class Budget:
         return worst
 
     async def settle(self, worst: float | None, cost: float | None) -> None:
-        """Put the true cost in the place of the reserved one."""
+        """Put the true cost in place of the reserved one."""
         async with self.changed:
             self.in_flight -= 1
             self.reserved -= worst or 0.0

@@ -51,7 +51,7 @@ class Prices:
 
 
 def load_prices(path: str | None) -> Prices:
-    """nlakit's own table, with the lines of `path` put over it.
+    """nlakit's own table, overridden by the lines of `path`.
 
     Raises ConfigError for a file that cannot be read or is no price table.
     """

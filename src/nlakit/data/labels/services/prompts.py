@@ -96,7 +96,7 @@ def _template(name: str, path: str | None, rubric: str) -> Template:
 
 
 def row_values(request: LabelRequest, max_characters: int) -> dict[str, str]:
-    """What the placeholders of a row stand for. Of a long text the end is shown."""
+    """What the placeholders of a row stand for. Only the end of a long text is shown."""
     text = request.text[-max_characters:]
     expected = ", ".join(json.dumps(token, ensure_ascii=False) for token, _ in request.expected)
     token = json.dumps(request.token, ensure_ascii=False)

@@ -31,7 +31,8 @@ DAILY = re.compile(r"per.?day|daily|\b[RT]PD\b|PerDay", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Reply:
-    """What a service answered. whole: the response around an empty text, for who must see why."""
+    """What a service answered. whole: the response around an empty text, for whoever must see
+    why."""
 
     text: str
     model: str | None
@@ -215,7 +216,7 @@ def build_model(config: ServiceConfig, key: str, client: Any) -> Any:
 
 
 def limit_field(config: ServiceConfig) -> Any:
-    """Under which name the longest answer is asked for: OpenAI has renamed it, and most servers
+    """The name under which the longest answer is asked for: OpenAI has renamed it, and most servers
     that speak its API read the first name alone."""
     usual = "max_completion_tokens" if config.kind == "openai" else "max_tokens"
     renamed = (config.token_limit_field or usual) == "max_completion_tokens"
@@ -259,7 +260,7 @@ def translated(error: Exception, name: str, secret: str = "") -> Exception:
         return Fault("refusal", text)
     if isinstance(error, e.ModelRateLimitError | e.ModelQuotaExceededError):
         if DAILY.search(str(error)):
-            # Of a daily quota the headers tell the truth; Gemini's body says "36s" all day.
+            # About a daily quota the headers tell the truth; Gemini's body says "36s" all day.
             return Fault("quota", text, retry_after=told)
         if (wait or 0) > QUOTA_SECONDS:
             return Fault("quota", text, retry_after=wait)
@@ -296,7 +297,7 @@ def translated(error: Exception, name: str, secret: str = "") -> Exception:
 
 
 def root(error: BaseException) -> str:
-    """What an error that others have wrapped said at first."""
+    """What an error said before others wrapped it."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return str(error)

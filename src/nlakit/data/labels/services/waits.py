@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-LONGEST_WAIT = 2 * 86400.0  # seconds; who asks for more has miscounted
+LONGEST_WAIT = 2 * 86400.0  # seconds; a service that asks for more has miscounted
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 60.0  # seconds
 DEFAULT_QUOTA_SECONDS = 3600.0
 PART = re.compile(r"([\d.]+)(ms|h|m|s)")
@@ -55,14 +55,14 @@ def asked_to_wait(headers: Mapping[str, str] | None) -> float | None:
 
 
 def next_hour(hour: float, now: float) -> float:
-    """Unix time of the next time that it is `hour` o'clock UTC."""
+    """Unix time at which it is next `hour` o'clock UTC."""
     moment = datetime.fromtimestamp(now, UTC)
     at = moment.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(hours=hour)
     return (at if at > moment else at + timedelta(days=1)).timestamp()
 
 
 def quota_back(retry_after: float | None, reset_hour: float | None) -> float:
-    """Unix time to which a daily quota is used up: from the answer, else at the configured hour,
+    """Unix time until which a daily quota is used up: from the answer, else at the configured hour,
     else in an hour."""
     now = time.time()
     if retry_after is not None:
