@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.commands import call
@@ -56,3 +58,33 @@ def test_an_evaluation_goes_on_over_damage(name: str, place: Callable[..., Path]
         assert case.said.code == 0
         assert file.read_bytes() == whole
         assert (root / "eval/values.parquet").read_bytes() == results
+
+
+TABLES = ("findings.parquet", "values.parquet", "rows.parquet")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_mistyped_table_of_an_evaluation_is_a_line(
+    name: str, place: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each column in turn: gone, of nulls, and of lists."""
+    from nlakit.publish.compare import figure
+
+    monkeypatch.setattr(figure, "_save", lambda figure, path: path.touch())
+    file = place("eval", "runs/demo") / "eval" / name
+    table = pq.read_table(file)
+    words = ("compare", "eval", "runs/demo", "--out", "new", "--permutations", "20")
+    refused = 0
+    for at, column in enumerate(table.column_names):
+        rows = table.num_rows
+        for made in (
+            table.drop_columns([column]),
+            table.set_column(at, column, pa.nulls(rows)),
+            table.set_column(at, column, pa.array([[1.0]] * rows)),
+        ):
+            pq.write_table(made, file)
+            case = Case(0, words, (f"{name}: {column}",), call(*words))
+            assert not case.problem, f"{case}\n{case.problem}"
+            refused += case.said.code == 2
+            shutil.rmtree("new", ignore_errors=True)
+    assert refused >= 2 * len(table.column_names)

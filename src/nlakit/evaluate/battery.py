@@ -17,7 +17,7 @@ from nlakit.errors import DataError
 from nlakit.evaluate.bench import Bench, Part
 from nlakit.evaluate.conditions import FLOORS
 from nlakit.evaluate.data_checks import check_data
-from nlakit.evaluate.findings import SCHEMA, findings, value_table
+from nlakit.evaluate.findings import ROWS, SCHEMA, findings, value_table
 from nlakit.evaluate.parts import roundtrip
 from nlakit.evaluate.scoring import MEASURES, Scores, gains, score_table, summarise
 from nlakit.evaluate.verdict import judge
@@ -227,7 +227,8 @@ def row_table(bench: Bench) -> pa.Table:
             "source": rows.sources,
             "label": rows.texts,
             "explanation": bench.texts,
-        }
+        },
+        schema=ROWS,
     )
 
 

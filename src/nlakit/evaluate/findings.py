@@ -34,6 +34,12 @@ VALUES = pa.schema(
     [(name, pa.string()) for name in ("part", "measure", "condition", "row_id", "doc_id")]
     + [("value", pa.float64()), ("floor", pa.string()), ("p", pa.float64())]
 )
+# The evaluated rows, without their vectors.
+ROWS = pa.schema(
+    [(name, pa.string()) for name in ("row_id", "doc_id", "source_family")]
+    + [("position", pa.int64()), ("norm", pa.float64())]
+    + [(name, pa.string()) for name in ("source", "label", "explanation")]
+)
 
 
 def finding(

@@ -10,14 +10,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nlakit.errors import DataError, RunError
+from nlakit.errors import DataError, RunError, first_line
 from nlakit.evaluate.compare import Side
+from nlakit.evaluate.findings import KEYS, ROWS, SCHEMA, VALUES
 from nlakit.files.parquet import read_table
 from nlakit.files.rows import TableRows
 from nlakit.files.text import read_record
 from nlakit.run.folder import RunDir
 
-FILES = ("results.json", "findings.parquet", "values.parquet", "rows.parquet", "eval.yaml")
+# Table → its columns, and those that every row has a value of.
+TABLES: dict[str, tuple[pa.Schema, tuple[str, ...]]] = {
+    "findings.parquet": (SCHEMA, (*KEYS, "rows", "documents")),
+    "values.parquet": (VALUES, ("part", "measure", "condition", "row_id", "doc_id", "value")),
+    "rows.parquet": (ROWS, ("row_id", "doc_id", "position", "norm", "source", "explanation")),
+}
+FILES = ("results.json", *TABLES, "eval.yaml")
 DATED = {"manifest.json": "finished", "begin.json": "started", "card.json": "evaluated"}
 SECTIONS = ("rows", "settings", "provenance")
 
@@ -114,8 +121,29 @@ def read_evaluation(folder: Path) -> Evaluation:
             found=f"without {', '.join(absent)}",
             do="evaluate again",
         )
-    tables = [read_table(folder / name) for name in FILES[1:4]]
-    return Evaluation(folder, results, tables[0].to_pylist(), tables[1], tables[2])
+    found, values, rows = (
+        _checked(read_table(folder / name, schema.names), folder / name, name)
+        for name, (schema, _) in TABLES.items()
+    )
+    return Evaluation(folder, results, found.to_pylist(), values, rows)
+
+
+def _checked(found: pa.Table, file: Path, name: str) -> pa.Table:
+    """What was read of a table of an evaluation, in the columns and types that it is written in."""
+    schema, whole = TABLES[name]
+    try:
+        table = found.select(schema.names).cast(schema)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{file} is no table of an evaluation", found=first_line(error), do="evaluate again"
+        ) from error
+    if empty := [column for column in whole if table[column].null_count]:
+        raise DataError(
+            f"{file} has rows without a value in {empty[0]!r}",
+            found=f"{table[empty[0]].null_count} of {table.num_rows} rows",
+            do="evaluate again",
+        )
+    return table
 
 
 def read_side(target: Path) -> Side:
@@ -125,11 +153,16 @@ def read_side(target: Path) -> Side:
     """
     if target.suffix == ".json":
         found = read_record(target)
-        findings = found.get("findings")
-        if not isinstance(findings, list):
+        records = found.get("findings")
+        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
             raise DataError(f"{target} holds no findings", do="write it with `nlakit audit --save`")
-        verdict = found.get("verdict") or {}
-        origin = {**(found.get("provenance") or {}), "verdict": verdict.get("word")}
+        try:
+            table = pa.Table.from_pylist(records, schema=SCHEMA)
+        except pa.ArrowException as error:
+            raise DataError(f"{target} holds no findings", found=first_line(error)) from error
+        findings = _checked(table, target, "findings.parquet").to_pylist()
+        verdict, origin = (_mapping(found.get(name)) for name in ("verdict", "provenance"))
+        origin = {**origin, "verdict": verdict.get("word")}
         return Side(target.stem, findings, origin=origin)
     evaluation = read_evaluation(evaluation_folder(target))
     provenance = evaluation.results["provenance"]
@@ -138,7 +171,7 @@ def read_side(target: Path) -> Side:
         evaluation.findings,
         values_by_key(evaluation.values),
         dict(zip(evaluation.rows.row_ids, evaluation.rows.doc_ids, strict=True)),
-        {**provenance, "verdict": (evaluation.results.get("verdict") or {}).get("word")},
+        {**provenance, "verdict": _mapping(evaluation.results.get("verdict")).get("word")},
     )
 
 
@@ -150,3 +183,7 @@ def values_by_key(values: pa.Table) -> dict[tuple[str, str, str], dict[str, floa
     for part, measure, condition, row, value in zip(*columns, strict=True):
         made.setdefault((part, measure, condition), {})[row] = value
     return made
+
+
+def _mapping(found: Any) -> dict[str, Any]:
+    return found if isinstance(found, dict) else {}
