@@ -14,11 +14,13 @@ from tests.commands import call
 from tests.fuzz.cases import Case
 
 DAMAGE = {"empty": b"", "a list": b"[]", "cut": b'{"a": [1, ', "another text": b'{"\xe9": 1}',
+          "a record": b'{"license": {}, "data": 3, "name": [], "title": {"a": 1}}',
           "odd": b'{"records": 1, "measured": 3, "texts": null, "files": []}'}  # fmt: skip
 LINES = [
     ("verify card", "card/README.md"),
     ("verify card", "card/results/card.json"),
     ("verify card", "card/results/results.json"),
+    ("card eval --correct card", "card/results/card.json"),
     ("verify archived", "archived/archive.json"),
     ("compare eval runs/demo --out new --permutations 50", "eval/results.json"),
     ("card eval --pair demo --out new", "eval/begin.json"),

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
+
 from nlakit import __version__
 from nlakit.core.contract import FILE, read_contract
-from nlakit.errors import DataError
+from nlakit.errors import DataError, first_line
 from nlakit.files.markdown import environment
 from nlakit.files.text import as_json, read_record
 from nlakit.publish.card.draft import check_same, facts_of, front_matter, limitations, spanned, top
@@ -112,8 +114,20 @@ def draw_figures(evaluation: Evaluation, folder: Path) -> None:
 def render(folder: Path) -> str:
     """The card from its results folder.
 
-    Raises DataError if a file is missing or the contracts are of other activations.
+    Raises DataError if a file is missing or holds something else than an evaluation wrote, or the
+    contracts are of other activations.
     """
+    try:
+        return _rendered(folder)
+    except (UndefinedError, LookupError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(
+            f"the records in {folder} make no card",
+            found=f"{type(error).__name__}: {first_line(error)}",
+            do="they were changed, or are of another nlakit: evaluate again",
+        ) from error
+
+
+def _rendered(folder: Path) -> str:
     evaluation = read_evaluation(folder)
     results = evaluation.results
     about = read_record(folder / "card.json")
