@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import constants
 
 from nlakit import NLA
 from nlakit.cli.main import app
@@ -21,7 +20,7 @@ from nlakit.run.folder import atomic_write
 from tests import documents
 from tests.commands import call
 from tests.documents import LANGUAGES, PAGES, ROOT, Command, blocks, commands, commands_of
-from tests.hubserver import TOKEN, running
+from tests.hubserver import logged_in
 from tests.toyplace import OUTPUTS, SAME
 
 COMMANDS = commands()
@@ -107,13 +106,7 @@ def test_a_line_is_read_as_a_shell_reads_it() -> None:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A hub that this process is logged in to."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    with running() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    with logged_in(monkeypatch, tmp_path):
         yield
 
 

@@ -22,7 +22,7 @@ from transformers import (
 
 from nlakit.config.sections import SubjectConfig
 from nlakit.errors import ConfigError, ContractError, DataError, ModelError
-from nlakit.models.decode import Decoding, decode
+from nlakit.models.decode import Decoding
 from nlakit.models.families import check_weights, is_tested, load_causal_lm
 from nlakit.models.head import head_of
 from nlakit.models.nla import NLA
@@ -38,6 +38,7 @@ from nlakit.models.subject import (
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.train.ar import enable_checkpointing
 from tests.conftest import FAMILIES, LAYERS, SMALL_LORA, VOCAB, D, build_contract, toy_config
+from tests.models.greedy import greedy_is_whole_forwards
 
 IDS = torch.tensor([[2, 10, 45, 60, 33, 80, 21, 9], [2, 44, 70, 31, 90, 12, 55, 66]])
 
@@ -193,21 +194,7 @@ def test_cached_decoding_is_uncached_greedy(
     """And the loss of each token is −log p by the logits that chose it."""
     subject = toy_subject(family)
     av = Verbalizer(subject, build_contract(subject), np.zeros(D), SMALL_LORA, 0).eval()
-    injected = av.scaled(vectors[:3])
-    ids, losses = torch.tensor([av.prompt] * 3), []
-    with av.injecting(injected), torch.no_grad():
-        found = decode(av.model, av.decoder, ids, [], Decoding(6))
-        for _ in range(6):
-            chances = av.model(input_ids=ids, use_cache=False).logits[:, -1].log_softmax(dim=-1)
-            best = chances.max(dim=-1)
-            losses.append(-best.values)
-            ids = torch.cat([ids, best.indices[:, None]], dim=1)
-    assert any(found)
-    for row, tokens in enumerate(found):
-        assert tokens == ids[row, len(av.prompt) :].tolist()[: len(tokens)]
-        with torch.no_grad():
-            nll = av.nll(injected[row : row + 1], [tokens])
-        assert torch.allclose(nll, torch.stack(losses)[: len(tokens), row], atol=1e-4)
+    greedy_is_whole_forwards(av, av.scaled(vectors[:3]), 6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from nlakit.config.sections import AVConfig
 from nlakit.core.injection import Injection, inject, norm_matched
 from nlakit.errors import ContractError
-from nlakit.models.decode import Decoding, decode
 from nlakit.models.subject import blocks_of, capture
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.train.ar import enable_checkpointing
 from nlakit.train.av import way_in
 from tests.conftest import FAMILIES, SMALL_LORA, D, build_contract
+from tests.models.greedy import greedy_is_whole_forwards
 
 WAYS = {
     "each block": Injection(blocks=(0, 1, 2), block_scale=30.0),
@@ -76,20 +76,7 @@ def test_cached_decoding_and_losses_are_those_of_whole_forwards(
     toy_subject: Any, vectors: np.ndarray, family: str, way: str
 ) -> None:
     av = verbalizer(toy_subject(family), way)
-    injected, ids = av.scaled(vectors[:2]), torch.tensor([av.prompt] * 2)
-    losses = []
-    with av.injecting(injected), torch.no_grad():
-        found = decode(av.model, av.decoder, ids, [], Decoding(4))
-        for _ in range(4):
-            chances = av.model(input_ids=ids, use_cache=False).logits[:, -1].log_softmax(dim=-1)
-            best = chances.max(dim=-1)
-            losses.append(-best.values)
-            ids = torch.cat([ids, best.indices[:, None]], dim=1)
-    for row, tokens in enumerate(found):
-        assert tokens == ids[row, len(av.prompt) :].tolist()[: len(tokens)]
-        with torch.no_grad():
-            nll = av.nll(injected[row : row + 1], [tokens])
-        assert torch.allclose(nll, torch.stack(losses)[: len(tokens), row], atol=1e-4)
+    greedy_is_whole_forwards(av, av.scaled(vectors[:2]), 4)
 
 
 @everywhere

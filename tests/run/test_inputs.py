@@ -21,8 +21,7 @@ from nlakit.run import inputs, pipeline
 from nlakit.run.folder import RunDir
 from nlakit.run.inputs import changed_inputs, half_files, model_files, write_inputs
 from nlakit.studies.evaluation import files_read as eval_reads
-from nlakit.train.ar import files_read as ar_reads
-from nlakit.train.av import files_read as av_reads
+from nlakit.train import ar, av
 from tests.conftest import toy_corpus, toy_settings
 
 
@@ -159,7 +158,7 @@ def test_models_halves_and_imported_tables_are_read_from_outside(tmp_path: Path)
     given = {"tables": {"source": here}, "start": {"ar": here, "av": here}}
     config = parse_config({"name": "t", "eval": {"embedding": here}, **given})
     assert names(table_reads(config)) == {"av.parquet", "nla_meta.yaml"}
-    assert names(ar_reads(config)) == names(av_reads(config)) == names(half_files(here))
+    assert names(ar.run.outside(config)) == names(av.run.outside(config)) == names(half_files(here))
     assert names(eval_reads(config)) == names(model_files(here))
 
 

@@ -43,6 +43,10 @@ class Injection(BaseModel):
         return f"in place of {first}the marker's row behind {blocks}"
 
 
+# What EasyNLA and nanoNLA train.
+NORM_MATCHED = Injection(embedding=False, blocks=(1,), how="add")
+
+
 def named_blocks(blocks: tuple[int, ...]) -> str:
     """`block 1`, `blocks 0 to 12` or `blocks 0, 5`."""
     if len(blocks) == 1:

@@ -62,8 +62,8 @@ class Verbalizer(nn.Module):
         self.close = encode(self.tokenizer, contract.nlakit.av_close, special=False, parse=True)
         self.positions = subject.positions
         self._pending: torch.Tensor | None = None
-        # Rows, columns and vectors of the forward that runs. Blocks that are recomputed in the
-        # backward pass need them again, so they stay until the next forward.
+        # Rows, columns and vectors for the blocks of the forward that runs. Blocks that are
+        # recomputed in the backward pass need them again, so they stay until the next forward.
         self._placed: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         model.get_input_embeddings().register_forward_hook(self._at_embedding)
         self._hook_blocks()
@@ -93,8 +93,15 @@ class Verbalizer(nn.Module):
             len(vectors),
         )
         order = torch.argsort(rows)
-        self._placed = rows[order], columns[order], vectors
-        return inject(output, *self._placed) if self.contract.injection.embedding else None
+        rows, columns = rows[order], columns[order]
+        self._placed = rows, columns, self._behind_blocks(vectors)
+        here = self.contract.injection.embedding
+        return inject(output, rows, columns, vectors) if here else None
+
+    def _behind_blocks(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The same directions at the norm of blocks; what is added takes the norm of its row."""
+        norm, scale = self.contract.injection.block_scale, self.contract.scaling.scale
+        return vectors * (norm / scale) if norm and scale else vectors
 
     def _at_block(self, module: nn.Module, args: Any, output: Any) -> Any:
         """A block's output with the marker's row changed; of several streams the active one."""
@@ -102,23 +109,13 @@ class Verbalizer(nn.Module):
             return None
         whole = output[0] if isinstance(output, tuple) else output
         stream = active_stream(self.decoder)
-        changed = self._changed(whole if stream is None else whole[stream])
+        change = norm_matched if self.contract.injection.how == "add" else inject
+        changed = change(whole if stream is None else whole[stream], *self._placed)
         if stream is not None:
             streams = list(whole)
             streams[stream] = changed
             changed = torch.stack(streams)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-    def _changed(self, hidden: torch.Tensor) -> torch.Tensor:
-        assert self._placed is not None
-        rows, columns, vectors = self._placed
-        injection = self.contract.injection
-        if injection.how == "add":
-            return norm_matched(hidden, rows, columns, vectors)
-        scale = self.contract.scaling.scale
-        if injection.block_scale and scale:  # the same direction at a block's norm
-            vectors = vectors * (injection.block_scale / scale)
-        return inject(hidden, rows, columns, vectors)
 
     @contextmanager
     def injecting(self, injected: torch.Tensor | None) -> Iterator[None]:

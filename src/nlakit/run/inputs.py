@@ -52,6 +52,15 @@ def half_files(folder: str | None) -> Reads:
     return {str(folder): [*path.glob("*.safetensors"), *path.glob("*.yaml")]}
 
 
+def training_files(role: str) -> Outside:
+    """Of the training of a half (`ar`, `av`): the subject, and the half that it goes on from."""
+
+    def reads(config: RunConfig) -> Reads:
+        return {**subject_files(config), **half_files(getattr(config.start, role, None))}
+
+    return reads
+
+
 def write_inputs(folder: Path, reads: Reads) -> None:
     """Record what a stage is about to read."""
     found = [

@@ -20,7 +20,7 @@ from nlakit.files.rows import TableRows, read_mean, read_rows
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
 from nlakit.run.folder import Rows, RunDir
-from nlakit.run.inputs import Reads, half_files, subject_files
+from nlakit.run.inputs import training_files
 from nlakit.run.stage import stage
 from nlakit.train.loop import Trainer
 
@@ -126,16 +126,11 @@ def copy_mean(rundir: RunDir, folder: Path) -> None:
     shutil.copyfile(source, folder / "mean_unit.safetensors")
 
 
-def files_read(config: RunConfig) -> Reads:
-    """The subject, and the half that the training goes on from."""
-    return {**subject_files(config), **half_files(config.start.ar if config.start else None)}
-
-
 @stage(
     "ar",
     parents=("tables",),
     sections=("ar", "subject", "seed", "start"),
-    outside=files_read,
+    outside=training_files("ar"),
 )
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Train on the `ar` part; measure on documents of the `rl` part, which SFT never sees."""

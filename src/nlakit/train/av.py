@@ -11,14 +11,14 @@ import torch
 
 from nlakit.config.sections import AVConfig, RunConfig
 from nlakit.core.contract import Contract
-from nlakit.core.injection import Injection
+from nlakit.core.injection import NORM_MATCHED, Injection
 from nlakit.core.scaling import check_scale
 from nlakit.core.statistics import derangement
 from nlakit.files.rows import TableRows, read_mean, read_rows
 from nlakit.models.subject import load_subject
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.run.folder import Rows, RunDir
-from nlakit.run.inputs import Reads, half_files, subject_files
+from nlakit.run.inputs import training_files
 from nlakit.run.progress import say
 from nlakit.run.stage import stage
 from nlakit.train.ar import copy_mean, enable_checkpointing
@@ -95,7 +95,8 @@ def way_in(settings: AVConfig, contract: Contract) -> Injection | None:
         blocks = settings.injection_blocks or tuple(range(contract.layer + 1))
         return Injection(blocks=blocks, block_scale=contract.nlakit.activation_norm)
     if settings.injection == "add":
-        return Injection(embedding=False, blocks=settings.injection_blocks or (1,), how="add")
+        blocks = settings.injection_blocks or NORM_MATCHED.blocks
+        return NORM_MATCHED.model_copy(update={"blocks": blocks})
     return None
 
 
@@ -111,16 +112,11 @@ def build(config: RunConfig, contract: Contract, subject: Any, mean: Any) -> Ver
     return module
 
 
-def files_read(config: RunConfig) -> Reads:
-    """The subject, and the half that the training goes on from."""
-    return {**subject_files(config), **half_files(config.start.av if config.start else None)}
-
-
 @stage(
     "av",
     parents=("tables",),
     sections=("av", "subject", "seed", "start"),
-    outside=files_read,
+    outside=training_files("av"),
 )
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Train on the `av` part; measure on documents of the `rl` part, which SFT never sees."""

@@ -31,7 +31,7 @@ from nlakit.publish.hub.places import Folder, Hub, place
 from nlakit.run import pipeline
 from nlakit.run.folder import RunDir
 from tests.conftest import toy_corpus, toy_settings
-from tests.hubserver import TOKEN, Blob, Cut, HubServer, running
+from tests.hubserver import TOKEN, Blob, Cut, HubServer, logged_in
 
 REPO = "somebody/toy"
 
@@ -39,13 +39,7 @@ REPO = "somebody/toy"
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
     """A hub that knows one token, and this process logged in to it."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    with running() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    with logged_in(monkeypatch, tmp_path) as server:
         yield server
 
 

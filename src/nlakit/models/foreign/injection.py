@@ -10,14 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nlakit.core.contract import UNKNOWN_INJECTION, Contract
-from nlakit.core.injection import Injection
+from nlakit.core.injection import NORM_MATCHED
 from nlakit.errors import ConfigError, ContractError
 
 # What a user can state: the reference's way, and that of EasyNLA and nanoNLA.
-STATED = {
-    "reference": None,
-    "add": Injection(embedding=False, blocks=(1,), how="add"),
-}
+STATED = {"reference": None, "add": NORM_MATCHED}
 MEANINGS = (
     "reference: in place of the marker's embedding, at norm √d where no scale is named; "
     "add: behind block 1, at the norm of the marker's row (EasyNLA, nanoNLA)"
