@@ -65,6 +65,11 @@ def toy_tokenizer() -> Any:
 
 # What a family's toy has besides the common numbers. Caps are low enough to change the logits.
 GEMMA: dict[str, Any] = {"head_dim": 8, "sliding_window": 24}
+DELTA: dict[str, Any] = {
+    "head_dim": 8, "layer_types": ["linear_attention", "full_attention"] * 2,
+    "linear_num_value_heads": 4, "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+}  # fmt: skip
 SHARED_KEYS: dict[str, Any] = {
     "num_hidden_layers": 6,
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
@@ -88,6 +93,8 @@ OWN: dict[str, dict[str, Any]] = {
         "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16,
     },
     "qwen3": {"head_dim": 8},
+    "qwen3_5": {**DELTA, "model_type": "qwen3_5_text"},
+    "qwen3_next": {**DELTA, "num_experts": 0},
 }  # fmt: skip
 
 

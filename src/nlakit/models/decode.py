@@ -66,8 +66,9 @@ def decode(
         if not keep:
             break
         if len(keep) < len(alive):
-            kept = torch.tensor(keep, device=ids.device)
-            cache.batch_select_indices(kept)
+            kept: Any = torch.tensor(keep, device=ids.device)
+            # Some layers have the one way to pick rows, all have the other.
+            cache.reorder_cache(kept)
             tokens = tokens[kept]
             alive = [alive[index] for index in keep]
         ids = tokens[:, None]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -20,16 +21,33 @@ from nlakit.errors import ContractError, ModelError
 from nlakit.models.families import TARGETS
 
 ADAPTER_FILE = "adapter_model.safetensors"
+# The projections of linear attention (Qwen3-Next, Qwen3.5): others adapt them too.
+LINEAR_ATTENTION = "linear_attn"
+WIDER = rf"{TARGETS}|(.*\.)?layers\.\d+\.{LINEAR_ATTENTION}\.(in_proj_\w+|out_proj)"
+
+
+class Adapters(LoraConfig):
+    """Rank and alpha of stored adapters, and the modules that they may lie on."""
+
+    targets: str = TARGETS
+
+    @classmethod
+    def over(cls, lora: LoraConfig, names: Iterable[str]) -> Adapters:
+        """The same with the modules that tensors of these names need."""
+        wide = any(LINEAR_ATTENTION in name for name in names)
+        return cls(r=lora.r, alpha=lora.alpha, targets=WIDER if wide else TARGETS)
 
 
 def add_lora(module: nn.Module, config: LoraConfig, seed: int) -> Any:
-    """Wrap the attention and MLP projections of the blocks in `module` with adapters.
+    """Wrap the attention and MLP projections of the blocks in `module` with adapters, and those of
+    linear attention where stored `Adapters` lie on them.
 
     The adapters keep the base's precision: float32 adapters on a bfloat16 base would cast every
     activation (12 times slower on a CPU). On a float16 base they are float32, since their
     gradients leave the range of float16. Raises ModelError if nothing matches.
     """
-    if not any(re.fullmatch(TARGETS, name) for name, _ in module.named_modules()):
+    targets = config.targets if isinstance(config, Adapters) else TARGETS
+    if not any(re.fullmatch(targets, name) for name, _ in module.named_modules()):
         raise ModelError(
             "no projection to adapt was found in the model",
             found=type(module).__name__,
@@ -37,7 +55,7 @@ def add_lora(module: nn.Module, config: LoraConfig, seed: int) -> Any:
         )
     alpha: Any = int(config.alpha) if config.alpha.is_integer() else config.alpha
     settings = PeftLoraConfig(
-        r=config.r, lora_alpha=alpha, target_modules=TARGETS, lora_dropout=0.0
+        r=config.r, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # PEFT asks transformers by a name that has a successor.
@@ -68,8 +86,20 @@ def save_adapter(module: Any, folder: Path) -> None:
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     """Tensors of a safetensors file; ContractError if it is missing or damaged."""
-    try:
+    with _told(file):
         return load_file(file)
+
+
+def tensor_names(file: Path) -> list[str]:
+    """Names of the tensors of a safetensors file; errors as `read_tensors`."""
+    with _told(file), safe_open(file, framework="pt") as opened:
+        return list(opened.keys())
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise ContractError(
             f"missing file {file.name}", found=str(file.parent), do="copy the whole folder"
@@ -114,14 +144,15 @@ def load_adapter(module: Any, folder: Path) -> None:
     set_peft_model_state_dict(module, found)
 
 
-def read_lora_config(folder: Path) -> LoraConfig:
-    """Rank and alpha of a saved adapter."""
+def read_lora_config(folder: Path) -> Adapters:
+    """Rank, alpha and modules of a saved adapter."""
     import json
 
     try:
         data = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        return LoraConfig(r=data["r"], alpha=data["lora_alpha"])
+        lora = LoraConfig(r=data["r"], alpha=data["lora_alpha"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ContractError(
             f"no readable adapter_config.json in {folder}", found=str(error)
         ) from error
+    return Adapters.over(lora, tensor_names(folder / ADAPTER_FILE))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,17 +18,27 @@ from safetensors.torch import save_file
 from nlakit.config.sections import LoraConfig
 from nlakit.core.contract import Contract
 from nlakit.errors import ContractError, first_line
+from nlakit.models.families import TOWERS
 from nlakit.models.foreign.folders import read_json
 from nlakit.models.foreign.sidecar import completed, write_sidecar
-from nlakit.models.lora import ADAPTER_FILE, adapter_state, check_tensors, read_tensors
+from nlakit.models.lora import (
+    ADAPTER_FILE,
+    Adapters,
+    adapter_state,
+    check_tensors,
+    read_tensors,
+)
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, decoder_of, reading_options
 from nlakit.models.verbalizer import Verbalizer
+from nlakit.run.progress import say
 
 HEAD_FILE = "linear_head.pt"
 TAIL = re.compile(r"(?:^|\.)((?:layers|h|blocks)\.(\d+)\..*)$")
-# Kinds of adapters that compute something other than W + alpha / r * B A.
-OTHER = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias",
+# Other parts of a multimodal model, whose blocks are named as those of the language model.
+TOWER = re.compile(rf"(?:^|\.){TOWERS.pattern}")
+# Kinds of adapters that compute something other than W + scale * B A with one rank and one scale.
+OTHER = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias",
          "layer_replication", "target_parameters", "trainable_token_indices",
          "alora_invocation_tokens")  # fmt: skip
 # Starts that change W itself, which the plain base does not have.
@@ -35,7 +46,8 @@ STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def settings(folder: Path) -> LoraConfig:
-    """Rank and alpha of a folder; ContractError for adapters that are no plain LoRA."""
+    """Rank and alpha of a folder, such that alpha / r is the scale of its adapters: that of
+    rank-stabilised ones is alpha / sqrt(r). ContractError for adapters of another kind."""
     data = read_json(folder / "adapter_config.json")
     odd = [name for name in OTHER if data.get(name)]
     if str(data.get("init_lora_weights")).startswith(STARTS):
@@ -47,32 +59,68 @@ def settings(folder: Path) -> LoraConfig:
             do="merge it into the model and use that folder instead",
         )
     try:
-        return LoraConfig.model_validate({"r": data.get("r"), "alpha": data.get("lora_alpha")})
+        lora = LoraConfig.model_validate({"r": data.get("r"), "alpha": data.get("lora_alpha")})
     except ValueError as error:
         raise ContractError(
             f"{folder / 'adapter_config.json'} has no usable rank and alpha",
             found=f"r {data.get('r')}, lora_alpha {data.get('lora_alpha')}",
         ) from error
+    if data.get("use_rslora"):
+        return lora.model_copy(update={"alpha": lora.alpha / math.sqrt(lora.r) * lora.r})
+    return lora
 
 
 def by_block(found: Mapping[str, torch.Tensor], folder: Path) -> dict[str, torch.Tensor]:
-    """Adapter tensors by what follows the path to the list of blocks.
+    """Adapter tensors by what follows the path to the list of blocks. Adapters elsewhere whose B is
+    zero change nothing, and are left out, which is said.
 
-    Raises ContractError for one outside the blocks, and for two of one name.
+    Raises ContractError for others outside the blocks, and for two of one name.
     """
     made: dict[str, torch.Tensor] = {}
+    outside: list[str] = []
     for name, tensor in found.items():
-        tail = TAIL.search(name.replace(".default.", "."))
-        if tail is None or tail[1] in made:
-            raise ContractError(
-                f"{folder} adapts more than the blocks of the language model",
-                found=name,
-                do="only adapters of attention and MLP projections of its blocks can be read",
-            )
-        made[tail[1]] = tensor
+        plain = name.replace(".default.", ".")
+        tail = TAIL.search(plain)
+        if tail is None or TOWER.search(plain):
+            outside.append(name)
+        elif tail[1] in made:
+            raise _elsewhere(name, folder)
+        else:
+            made[tail[1]] = tensor
+    idle = _idle(found)
+    for name in outside:
+        if _module(name) not in idle:
+            raise _elsewhere(name, folder)
+    _say_left_out(outside, folder)
     if not made:
         raise ContractError(f"the adapter in {folder} is empty")
     return made
+
+
+def _elsewhere(name: str, folder: Path) -> ContractError:
+    return ContractError(
+        f"{folder} adapts more than the blocks of the language model",
+        found=name,
+        do="only adapters of attention and MLP projections of its blocks can be read",
+    )
+
+
+def _module(name: str) -> str:
+    """The module that an adapter tensor belongs to."""
+    return name.partition(".lora_")[0]
+
+
+def _idle(found: Mapping[str, torch.Tensor]) -> set[str]:
+    """Modules whose adapters change nothing, since their B is zero."""
+    second = re.compile(r"\.lora_(?:embedding_)?B\b")
+    return {_module(n) for n, t in found.items() if second.search(n) and not bool(t.any())}
+
+
+def _say_left_out(names: Sequence[str], folder: Path) -> None:
+    if modules := dict.fromkeys(map(_module, names)):
+        first = next(iter(modules))
+        say(f"{folder}: {len(modules)} adapters with B = 0, which change nothing, are left out, "
+            f"first {first}")  # fmt: skip
 
 
 def read(
@@ -100,6 +148,7 @@ def read(
             do=f"say --ar-blocks ({contract.layer + 1}, or {depth} for the whole model)",
         )
     done = completed(contract, folder, role, subject.tokenizer, depth, chat=False)
+    lora = Adapters.over(lora, found)
     if role == "av":
         made: Any = Verbalizer(subject, done, mean, lora, 0)
         module = made.model
@@ -113,9 +162,13 @@ def read(
 
 def _fill(module: Any, found: Mapping[str, torch.Tensor], folder: Path) -> None:
     """Adapters of ours take over theirs; those of projections that theirs leave alone on every
-    block stay zero."""
+    block stay zero, and theirs on modules that ours do not adapt are left out if they are."""
     state = adapter_state(module)
     names = {by: name for name in state for by in by_block({name: state[name]}, folder)}
+    idle = _idle(found)
+    needless = [name for name in found if name not in names and _module(name) in idle]
+    _say_left_out(needless, folder)
+    found = {name: tensor for name, tensor in found.items() if name not in needless}
     adapted = {_projection(name) for name in found}
     wanted = {by: state[name] for by, name in names.items() if _projection(by) in adapted}
     check_tensors(found, wanted, str(folder))
