@@ -59,11 +59,25 @@ def write_av(
     base: Path, folder: Path, modules: Any, layer: int = 1, idle: str = "-", **lora: Any
 ) -> None:
     """An AV as EasyNLA stores it: rank-stabilised adapters, the tokenizer, the table's sidecar."""
+    _adapted(base, modules, idle, **lora).save_pretrained(str(folder))
+    _beside(base, folder, layer)
+
+
+def write_merged_av(base: Path, folder: Path, modules: Any, layer: int = 1, **lora: Any) -> None:
+    """The same AV with its adapters merged: a plain model."""
+    _adapted(base, modules, "-", **lora).merge_and_unload().save_pretrained(str(folder))
+    _beside(base, folder, layer)
+
+
+def _adapted(base: Path, modules: Any, idle: str, **lora: Any) -> Any:
     chosen = {"r": 8, "lora_alpha": 16, "use_rslora": True, "task_type": "CAUSAL_LM"} | lora
     model: Any = AutoModelForCausalLM.from_pretrained(base)
     model = get_peft_model(model, LoraConfig(target_modules=modules, **chosen))
     shaken(model, idle)
-    model.save_pretrained(str(folder))
+    return model
+
+
+def _beside(base: Path, folder: Path, layer: int) -> None:
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
     text = yaml.safe_dump(sidecar(base, layer), allow_unicode=True)
     (folder / "nla_meta.yaml").write_text(text, encoding="utf-8")
@@ -74,9 +88,12 @@ class PeftAV:
         """chat: keyword arguments of the chat template in which the prompt is a turn; None where
         it is plain text."""
         self.meta = yaml.safe_load((folder / "nla_meta.yaml").read_text(encoding="utf-8"))
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        plain = AutoModelForCausalLM.from_pretrained(base)
-        self.model: Any = PeftModel.from_pretrained(plain, folder).eval()
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(
+            folder if (folder / "tokenizer_config.json").exists() else base
+        )
+        adapted = (folder / "adapter_config.json").exists()
+        model: Any = AutoModelForCausalLM.from_pretrained(base if adapted else folder)
+        self.model = (PeftModel.from_pretrained(model, folder) if adapted else model).eval()
         templates, tokens = self.meta["prompt_templates"], self.meta["tokens"]
         content = templates.get("actor") or templates["av"]
         content = content.format(injection_char=tokens["injection_char"])

@@ -16,6 +16,7 @@ from nlakit.cli import evaluate as cli_evaluate
 from nlakit.cli import files as cli_files
 from nlakit.cli.main import app
 from nlakit.core.contract import read_contract
+from nlakit.core.injection import NORM_MATCHED, Injection
 from nlakit.errors import ConfigError, ContractError
 from nlakit.models.decode import decode
 from nlakit.models.foreign.convert import export_pair, import_pair
@@ -23,6 +24,8 @@ from nlakit.models.nla import NLA
 from nlakit.models.verbalizer import Verbalizer
 from tests.conftest import D
 from tests.models.test_foreign import TEXTS, edit, pair
+from tests.models.test_foreign_adapters import assert_read_exactly
+from tests.reader_peft import PeftAV
 
 OPEN = "leave open how this AV takes the vector in.*--injection.*reference: .*add: behind block 1"
 CPU: dict[str, Any] = {"device": "cpu", "precision": "float32"}
@@ -188,10 +191,11 @@ def test_planted_norm_matched_add_is_never_silently_read(
     import_pair([theirs], tmp_path / "ours", injection="add", **CPU)
     again = NLA.load(tmp_path / "ours", device="cpu")
     assert again.av is not None and again.av.explain(vectors) == expected
-    for form in ("kitft", "peft"):
-        with pytest.raises(ContractError, match="found: added at the norm .* behind block 1"):
-            export_pair(again, tmp_path / "out", form)
-        assert not (tmp_path / "out").exists()
+    with pytest.raises(
+        ContractError, match="found: added at the norm .* behind block 1; do: .*--format peft"
+    ):
+        export_pair(again, tmp_path / "out", "kitft")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_commands_take_the_statement(theirs: Path, vectors: np.ndarray, tmp_path: Path) -> None:
@@ -238,4 +242,36 @@ def test_an_evaluation_refuses_before_it_claims_its_folder(theirs: Path, tmp_pat
     found = CliRunner().invoke(application, [*pairs, "--injection", "reference"])
     assert "leave open" not in str(found.exception)
     run = CliRunner().invoke(application, ["eval", __file__, "--injection", "reference"])
-    assert "--injection are for pairs" in str(run.exception)
+    assert "--chat are for pairs" in str(run.exception)
+
+
+def test_what_is_added_behind_block_1_is_written_as_adapters_and_read_without_a_word(
+    toy_subject: Any, vectors: np.ndarray, tmp_path: Path
+) -> None:
+    """The sidecar says it to nlakit, and to others that the embedding is not the place: they find
+    no scale to feed it at. Blocks that no other tool knows stay refused."""
+    made = pair(toy_subject, "llama", injection=NORM_MATCHED)
+    export_pair(made, tmp_path / "out", "peft")
+    theirs = PeftAV(tmp_path / "out" / "av", Path(made.subject.config.model))
+    again = NLA.load(tmp_path / "out", **CPU)
+    assert_read_exactly(again, theirs, vectors)
+    assert made.av is not None and again.av is not None
+    assert again.av.explain(vectors) == made.av.explain(vectors)
+    assert again.av.contract.injection == NORM_MATCHED
+    # A statement counts only where the files leave it open.
+    assert NLA.load(tmp_path / "out", injection="reference", **CPU).contract.injection == (
+        NORM_MATCHED
+    )
+    written = yaml.safe_load((tmp_path / "out" / "av" / "nla_meta.yaml").read_text("utf-8"))
+    assert written["extraction"]["injection_scale"] is None
+    assert written["extraction"]["injection_mode"] == "norm_matched_add"
+    edit(tmp_path / "out" / "av" / "nla_meta.yaml", lambda data: data.pop("nlakit"))
+    with pytest.raises(ContractError, match="injection_mode: norm_matched_add, which the ref"):
+        NLA.load(tmp_path / "out", **CPU)
+    import_pair([tmp_path / "out"], tmp_path / "ours", injection="add", **CPU)
+    assert_read_exactly(NLA.load(tmp_path / "ours", device="cpu"), theirs, vectors)
+    export_pair(NLA.load(tmp_path / "ours", device="cpu"), tmp_path / "again", "peft")
+    assert_read_exactly(NLA.load(tmp_path / "again", **CPU), theirs, vectors)
+    other = pair(toy_subject, "llama", injection=Injection(embedding=False, blocks=(2,), how="add"))
+    with pytest.raises(ContractError, match="behind block 2; do: share the pair"):
+        export_pair(other, tmp_path / "no", "peft")

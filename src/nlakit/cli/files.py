@@ -42,6 +42,14 @@ Injection = Annotated[
         "marker's embedding, or added behind block 1 (EasyNLA, nanoNLA)",
     ),
 ]
+Chat = Annotated[
+    str | None,
+    typer.Option(
+        metavar="plain|turn|no-thinking",
+        help="state what the prompt of an AV is whose files do not say it: plain text, the user's "
+        "turn of the chat template, or the same with enable_thinking=False (EasyNLA)",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, mps")]
 Form = Annotated[str, typer.Option("--format", help="kitft (plain models) or peft (adapters)")]
 Centring = Annotated[
@@ -57,6 +65,7 @@ def load_pair(
     precision: str | None,
     ar_blocks: int | None,
     injection: str | None,
+    chat: str | None,
     device: str,
 ) -> NLA:
     """The pair, or half, that a command was given, with its other half if that lies elsewhere."""
@@ -65,7 +74,7 @@ def load_pair(
     return NLA.load(
         [pair, other] if other else pair,
         base_model=base_model, precision=precision, ar_blocks=ar_blocks, injection=injection,
-        device=device,
+        chat=chat, device=device,
     )  # fmt: skip
 
 
@@ -78,6 +87,7 @@ def import_(
     vectors: Vectors = None,
     ar_blocks: ArBlocks = None,
     injection: Injection = None,
+    chat: Chat = None,
     device: Device = "auto",
 ) -> None:
     """Store another project's pair, half or tables in nlakit's format."""
@@ -87,7 +97,7 @@ def import_(
     if are_tables(Path(source)):
         pairs = {
             "--with": other, "--vectors": vectors, "--ar-blocks": ar_blocks,
-            "--injection": injection,
+            "--injection": injection, "--chat": chat,
         }  # fmt: skip
         if given := [name for name, value in pairs.items() if value is not None]:
             raise ConfigError(
@@ -107,6 +117,7 @@ def import_(
             precision=precision,
             ar_blocks=ar_blocks,
             injection=injection,
+            chat=chat,
             device=device,
         )
     _say(lines)
@@ -121,6 +132,7 @@ def export(
     base_model: BaseModel = None,
     precision: Precision = None,
     injection: Injection = None,
+    chat: Chat = None,
     device: Device = "auto",
 ) -> None:
     """Write a pair, or a run's tables, in the format of other projects."""
@@ -136,8 +148,9 @@ def export(
     from nlakit.models.nla import NLA
 
     nla = NLA.load(
-        pair, base_model=base_model, precision=precision, injection=injection, device=device
-    )
+        pair, base_model=base_model, precision=precision, injection=injection, chat=chat,
+        device=device,
+    )  # fmt: skip
     chosen = cast(Literal["kitft", "peft"], form)
     _say(export_pair(nla, target, chosen, allow_centring))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from nlakit.cli.files import BaseModel, Device, Injection, Precision
+from nlakit.cli.files import BaseModel, Chat, Device, Injection, Precision
 from nlakit.errors import DataError, first_line
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def probe(
     base_model: BaseModel = None,
     precision: Precision = None,
     injection: Injection = None,
+    chat: Chat = None,
     device: Device = "auto",
     seed: int = 0,
     save: Annotated[Path | None, typer.Option(help="write findings and values (.json)")] = None,
@@ -53,8 +54,9 @@ def probe(
     texts, labels, documents = read_labelled(table, text, label, doc_id)
     check(texts, labels, documents)
     nla = NLA.load(
-        pair, base_model=base_model, precision=precision, injection=injection, device=device
-    )
+        pair, base_model=base_model, precision=precision, injection=injection, chat=chat,
+        device=device,
+    )  # fmt: skip
     part = run(nla, texts, labels, documents, embedding=embedding, seed=seed)
     records = findings([part], documents)
     console.print(table_of(records))

@@ -242,9 +242,9 @@ def _our_contract(
     made = contract.model_copy(deep=True)
     made.tokens = Tokens.model_validate(tokens | _set_tokens(contract))
     made.prompt_templates.av, made.prompt_templates.ar = templates["av"], templates["ar"]
-    chat = bool(getattr(subject.tokenizer, "chat_template", None))
+    turn = {} if getattr(subject.tokenizer, "chat_template", None) else None
     role = "ar" if part == "ar" else "av"
-    done = completed(made, Path(FILE), role, subject.tokenizer, made.ar_blocks, chat)
+    done = completed(made, Path(FILE), role, subject.tokenizer, made.ar_blocks, turn)
     done.kind, done.nlakit.role = "nla_dataset", "table"
     done.nlakit.ar_blocks = None
     if unsaid(contract):  # a run chooses its own scale

@@ -17,6 +17,7 @@ from nlakit.errors import ConfigError, ContractError
 from nlakit.models.foreign import kitft, peft_pair
 from nlakit.models.foreign.folders import find_halves, inside, kind_of
 from nlakit.models.foreign.injection import settle_injection
+from nlakit.models.foreign.turn import check_chat
 from nlakit.models.lora import read_tensors
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, load_subject
@@ -44,8 +45,10 @@ def load_halves(
     precision: str | None,
     ar_blocks: int | None,
     injection: str | None,
+    chat: str | None,
 ) -> Halves:
     """What `NLA.load` loads; arguments and errors as there."""
+    check_chat(chat)
     folders = find_halves(path)
     contracts = {role: read_contract(folder) for role, folder in folders.items()}
     if ar_blocks is not None and "ar" in contracts:
@@ -74,7 +77,7 @@ def load_halves(
         say(f"recorded precision: {said}; both run in {subject.config.precision}")
     means = {role: _read_mean(folders[role], contracts[role]) for role in folders}
     made = {
-        role: _load_half(subject, kinds[role], role, contracts[role], means[role], folder)
+        role: _load_half(subject, kinds[role], role, contracts[role], means[role], folder, chat)
         for role, folder in folders.items()
     }
     return _together(subject, made, means)
@@ -87,11 +90,12 @@ def _load_half(
     contract: Contract,
     mean: NDArray[np.float32] | None,
     folder: Path,
+    chat: str | None,
 ) -> Any:
     if kind == "kitft":
-        return kitft.read(subject, contract, folder, role, mean)
+        return kitft.read(subject, contract, folder, role, mean, chat)
     if kind == "peft":
-        return peft_pair.read(subject, contract, folder, role, mean)
+        return peft_pair.read(subject, contract, folder, role, mean, chat)
     if role == "av":
         return Verbalizer.load(subject, contract, mean, folder)
     return Reconstructor.load(subject, contract, folder)

@@ -50,6 +50,7 @@ class NLA:
         precision: str | None = None,
         ar_blocks: int | None = None,
         injection: str | None = None,
+        chat: str | None = None,
     ) -> NLA:
         """Load a pair or one half: a run folder, a pair folder (`av/` and `ar/`), a half's folder,
         a hub id, or two of these, a half each; in nlakit's format, the reference's, or as PEFT
@@ -57,12 +58,13 @@ class NLA:
 
         base_model replaces the subject named in the contract (a moved folder, say); precision the
         recorded one (`float32`, `bfloat16`, `nf4+bfloat16`, ...); ar_blocks says how deep a
-        foreign AR is where its files do not; injection (`reference`, `add`) how the vector enters a
-        foreign AV, where its files leave that open. Code that lies in a checkpoint is never run.
+        foreign AR is where its files do not; where its AV's files leave it open, injection
+        (`reference`, `add`) says how the vector enters, and chat (`plain`, `turn`, `no-thinking`)
+        whether the prompt is the user's turn of the chat template. Code in a checkpoint never runs.
         Raises ContractError if nothing usable lies there, the halves do not belong together or an
-        AV leaves open how it is fed; ConfigError for an unknown precision or injection.
+        AV leaves open how it is fed; ConfigError for an unknown precision, injection or chat.
         """
-        halves = load_halves(path, device, base_model, precision, ar_blocks, injection)
+        halves = load_halves(path, device, base_model, precision, ar_blocks, injection, chat)
         nla = cls(halves.subject, halves.av, halves.ar, halves.mean)
         nla.measured = halves.measured
         return nla

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from nlakit.core.injection import NORM_MATCHED, Injection
 from nlakit.core.metrics import baseline, mean_unit
 from nlakit.errors import ContractError, DataError
 from nlakit.models.foreign import kitft, peft_pair
@@ -106,17 +107,13 @@ def export_pair(nla: NLA, target: Path, form: Format, allow_centring: bool = Fal
     """Write a pair in another format to `target/av` and `target/ar`; returns lines that say what
     was written.
 
-    Raises ContractError for an AV whose vector enters elsewhere than at the embedding, and for a
-    centred one unless allowed: those formats have no word for either, and a reader that ignores our
-    block would feed the AV other vectors.
+    Raises ContractError for an AV whose vector enters where readers of the format do not put it,
+    and for a centred one unless allowed: a reader that ignores our block would feed the AV other
+    vectors.
     """
     check_new(target)
-    if nla.av is not None and not nla.av.contract.injection.plain:
-        raise ContractError(
-            "the AV takes its vector in where other tools do not put it",
-            found=nla.av.contract.injection.described(),
-            do="share the pair in nlakit's own format, or train with av.injection: reference",
-        )
+    if nla.av is not None:
+        _check_injection(nla.av.contract.injection, form)
     if nla.av is not None and nla.av.contract.nlakit.centring != "none" and not allow_centring:
         raise ContractError(
             "the AV reads centred vectors, and other tools do not centre",
@@ -131,6 +128,19 @@ def export_pair(nla: NLA, target: Path, form: Format, allow_centring: bool = Fal
             for role, half in (("av", nla.av), ("ar", nla.ar))
             if half is not None
         ]
+
+
+def _check_injection(injection: Injection, form: Format) -> None:
+    """Readers of adapters know two ways in, the reference's folders one."""
+    added = injection == NORM_MATCHED
+    if injection.plain or (added and form == "peft"):
+        return
+    raise ContractError(
+        "the AV takes its vector in where other tools do not put it",
+        found=injection.described(),
+        do=("export it with --format peft, whose sidecar says so; " if added else "")
+        + "share the pair in nlakit's own format, or train with av.injection: reference",
+    )
 
 
 def _write(

@@ -64,7 +64,10 @@ def unsaid(contract: Contract) -> str | None:
     A model's sidecar without a scale means √d. A data set's says nothing of the models that were
     trained on it, and null there is no scale either: it stands beside AVs that add.
     """
-    if contract.nlakit.injection_source == UNKNOWN_INJECTION:
+    record = contract.nlakit
+    if record.injection is not None or record.injection_source not in (None, UNKNOWN_INJECTION):
+        return None  # settled when it was read, or written by nlakit
+    if record.injection_source == UNKNOWN_INJECTION:
         return "the sidecar of the half that it was imported from named no injection scale"
     if named := sorted(_layouts(contract)):
         return f"{', '.join(named)}, which the reference does not have"

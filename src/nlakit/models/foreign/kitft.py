@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nlakit.core.contract import Contract
-from nlakit.core.prompts import encode
 from nlakit.errors import ContractError, first_line
 from nlakit.models.families import BUFFERS, NORM_NAMES
 from nlakit.models.foreign.folders import read_json, read_weights
 from nlakit.models.foreign.sidecar import chat_template, completed, write_sidecar
+from nlakit.models.foreign.turn import chat_options, check_ids, own_tokenizer
 from nlakit.models.lora import check_tensors, read_tensors
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, decoder_of
@@ -59,9 +59,15 @@ def precision_of(folder: Path) -> str:
 
 
 def read(
-    subject: Subject, contract: Contract, folder: Path, role: str, mean: NDArray[Any] | None
+    subject: Subject,
+    contract: Contract,
+    folder: Path,
+    role: str,
+    mean: NDArray[Any] | None,
+    chat: str | None,
 ) -> Verbalizer | Reconstructor:
-    """A half of the reference as a half of ours with weights of its own.
+    """A half of the reference as a half of ours with weights of its own. chat: what the user states
+    of the AV's prompt, for `chat_options`.
 
     The weights go into blocks of the subject's architecture, cut by slicing: settings that were
     cut to fewer blocks mean another model in some families. Raises ContractError if tokenizer,
@@ -70,10 +76,9 @@ def read(
     config = text_config(folder)
     blocks = int(config.num_hidden_layers)
     tokenizer = own_tokenizer(folder, subject.tokenizer)
-    chat = role == "av" and bool(getattr(tokenizer, "chat_template", None))
-    done = completed(contract, folder, role, tokenizer, blocks, chat)
-    prompt = done.av_prompt() if role == "av" else done.ar_prompt("One text, 2 lines.\nOr more?")
-    _check_ids(prompt, tokenizer, subject.tokenizer, folder)
+    turn = chat_options(contract, folder, tokenizer, chat, True) if role == "av" else None
+    done = completed(contract, folder, role, tokenizer, blocks, turn)
+    check_ids(done, role, tokenizer, subject.tokenizer, folder)
     _check_settings(config, subject, blocks, folder)
     tensors = decoder_tensors(read_weights(folder), subject, folder)
     if role == "av":
@@ -86,43 +91,6 @@ def read(
     fill(half.decoder, _padded(kept, own_state(half.decoder)), str(folder))
     half.set_head(read_tensors(folder / HEAD_FILE), str(folder / HEAD_FILE))
     return half.eval()
-
-
-def own_tokenizer(folder: Path, ours: Any) -> Any:
-    """The tokenizer in a folder, or the subject's if there is none.
-
-    Raises ContractError unless every token of the subject's has the same id in it.
-    """
-    from transformers import AutoTokenizer
-
-    if not (folder / "tokenizer_config.json").exists():
-        return ours
-    try:
-        theirs: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # The tokenizers library raises nothing more exact.
-        raise ContractError(
-            f"cannot use the tokenizer in {folder}", found=first_line(error)
-        ) from error
-    known = theirs.get_vocab()
-    other = [token for token, at in ours.get_vocab().items() if known.get(token) != at]
-    if other:
-        raise ContractError(
-            f"the tokenizer in {folder} is not the subject's",
-            found=f"{len(other)} tokens differ, first {other[0]!r}",
-            do="name the model it was made from with --base-model",
-        )
-    return theirs
-
-
-def _check_ids(prompt: str, theirs: Any, ours: Any, folder: Path) -> None:
-    """The half is fed by the subject's tokenizer: one vocabulary can be cut up in two ways."""
-    wanted, live = (encode(one, prompt, special=True, parse=True) for one in (theirs, ours))
-    if wanted != live:
-        raise ContractError(
-            f"the subject's tokenizer makes other ids of a prompt than the one in {folder}",
-            found=f"{len(live)} ids instead of {len(wanted)}, from {live[:4]} and {wanted[:4]}",
-            do="name the model it was made from with --base-model",
-        )
 
 
 def _check_settings(config: Any, subject: Subject, blocks: int, folder: Path) -> None:

@@ -21,6 +21,7 @@ from nlakit.errors import ContractError, first_line
 from nlakit.models.families import TOWERS
 from nlakit.models.foreign.folders import read_json
 from nlakit.models.foreign.sidecar import completed, write_sidecar
+from nlakit.models.foreign.turn import chat_options, check_ids, own_tokenizer
 from nlakit.models.lora import (
     ADAPTER_FILE,
     Adapters,
@@ -124,11 +125,17 @@ def _say_left_out(names: Sequence[str], folder: Path) -> None:
 
 
 def read(
-    subject: Subject, contract: Contract, folder: Path, role: str, mean: NDArray[Any] | None
+    subject: Subject,
+    contract: Contract,
+    folder: Path,
+    role: str,
+    mean: NDArray[Any] | None,
+    chat: str | None,
 ) -> Verbalizer | Reconstructor:
     """A half in a PEFT folder. An AR is as deep as its adapters reach. Where PEFT adapted the whole
     model and the AR stops early, `nlakit.ar_blocks` says how deep it is, and the adapters beyond,
-    which it never runs, are left out.
+    which it never runs, are left out. chat: what the user states of the AV's prompt, for
+    `chat_options`.
 
     Raises ContractError if names, shapes, sidecar or tokenizer do not fit, or the depth is unsaid.
     """
@@ -147,7 +154,10 @@ def read(
             f"{contract.layer}",
             do=f"say --ar-blocks ({contract.layer + 1}, or {depth} for the whole model)",
         )
-    done = completed(contract, folder, role, subject.tokenizer, depth, chat=False)
+    tokenizer = own_tokenizer(folder, subject.tokenizer)
+    turn = chat_options(contract, folder, tokenizer, chat, False) if role == "av" else None
+    done = completed(contract, folder, role, tokenizer, depth, turn)
+    check_ids(done, role, tokenizer, subject.tokenizer, folder)
     lora = Adapters.over(lora, found)
     if role == "av":
         made: Any = Verbalizer(subject, done, mean, lora, 0)

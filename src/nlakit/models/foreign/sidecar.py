@@ -16,7 +16,8 @@ import yaml
 
 from nlakit.core.contract import FILE, UNKNOWN_INJECTION, Contract
 from nlakit.core.prompts import encode, suffix_ids
-from nlakit.errors import ContractError, first_line
+from nlakit.errors import ContractError
+from nlakit.models.foreign.turn import Options, fill_turn
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 PLAIN_NORMS = ("none", "raw", "")
@@ -38,8 +39,9 @@ def escaped(template: str, field: str, foreign: str) -> str:
     return f"{{{foreign}}}".join(doubled)
 
 
-def whole_prompt(content: str, marker: str, tokenizer: Any, chat: bool) -> str:
-    """The AV's template with `{marker}`, which encodes to the ids that its own reader makes.
+def whole_prompt(content: str, marker: str, tokenizer: Any, turn: Options | None) -> str:
+    """The AV's template with `{marker}`, which encodes to the ids that its own reader makes. turn:
+    options of the chat template in which it is the user's turn; None for plain text.
 
     Raises ContractError if the marker does not stand in it once, or no plain text has those ids.
     """
@@ -49,15 +51,9 @@ def whole_prompt(content: str, marker: str, tokenizer: Any, chat: bool) -> str:
             found=f"{content.count(marker)} times {marker!r}",
             do="write {injection_char} once into prompt_templates of nla_meta.yaml",
         )
-    if not chat:
+    if turn is None:
         return content.replace(marker, "{marker}")
-    turns = [{"role": "user", "content": content}]
-    try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # whatever the file's own template does
-        raise ContractError(
-            "the chat template of the foreign AV cannot be filled in", found=first_line(error)
-        ) from error
+    text = fill_turn(tokenizer, content, turn)
     wanted = encode(tokenizer, text, special=False, parse=True)
     # Where the tokenizer adds the first special token itself, the text must not hold it too.
     for first in ("", tokenizer.bos_token or ""):
@@ -73,9 +69,10 @@ def whole_prompt(content: str, marker: str, tokenizer: Any, chat: bool) -> str:
 
 
 def completed(
-    contract: Contract, folder: Path, role: str, tokenizer: Any, blocks: int, chat: bool
+    contract: Contract, folder: Path, role: str, tokenizer: Any, blocks: int, turn: Options | None
 ) -> Contract:
-    """A foreign sidecar as a contract of ours. blocks: depth of the AR as its weights say.
+    """A foreign sidecar as a contract of ours. blocks: depth of the AR as its weights say. turn: as
+    in `whole_prompt`.
 
     Raises ContractError if it leaves out what its half needs, or disagrees with the weights.
     """
@@ -100,7 +97,7 @@ def completed(
     marker = tokens.injection_char
     if templates.av and marker:
         content = unescaped(templates.av.replace("{injection_char}", marker))
-        templates.av = whole_prompt(content.replace("<INJECT>", marker), marker, tokenizer, chat)
+        templates.av = whole_prompt(content.replace("<INJECT>", marker), marker, tokenizer, turn)
     elif role == "av":
         raise ContractError(f"{folder / FILE} names no marker", do="add tokens.injection_char")
     else:  # An AR never reads this template, and without a marker no AV can either.
@@ -163,7 +160,7 @@ def foreign_sidecar(contract: Contract, role: str) -> dict[str, Any]:
     if role == "av" and made.nlakit.centring != "none":
         record.centred_scale, scale = scale, None
         made.extraction.norm = "unit vector less mean_unit (nlakit.mean_unit_file)"
-    made.extraction.injection_scale = scale
+    made.extraction.injection_scale = scale if made.injection.plain else None
     made.extraction.mse_scale = math.sqrt(made.d_model)
     templates = made.prompt_templates
     data = made.model_dump(mode="json")
@@ -173,6 +170,8 @@ def foreign_sidecar(contract: Contract, role: str) -> dict[str, Any]:
         "av": escaped(templates.av, "marker", "injection_char"),
         "ar": escaped(templates.ar, "explanation", "explanation"),
     }
+    if not made.injection.plain:  # for readers that do not know our block
+        data["extraction"] |= {"injection_mode": "norm_matched_add", "injection_layer": 1}
     data["ar"] = {"num_hidden_layers": made.ar_blocks - 1 if role == "ar" else made.layer}
     return {**data, "kind": "nla_model", "role": role}
 
