@@ -437,12 +437,17 @@ def test_a_hub_id(
     assert NLA.load("someone/nla-av", device="cpu").av is not None
 
 
-def test_a_broken_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors of the network library come through the hub's client as they are."""
 
     def broken(*args: Any, **options: Any) -> None:
         raise HfHubHTTPError.__bases__[0]("peer closed the connection")
 
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", broken)
+    with pytest.raises(ContractError, match="had from the hub; found: peer closed"):
+        NLA.load("someone/nla-av", device="cpu")
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_: ["nla_meta.yaml"])
     monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
     with pytest.raises(ContractError, match="had from the hub; found: peer closed"):
         NLA.load("someone/nla-av", device="cpu")

@@ -15,8 +15,19 @@ if TYPE_CHECKING:
     from nlakit.models.nla import NLA
 
 console = Console(highlight=False)
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="folder, hub id, or Parquet file")]
-Pair = Annotated[str, typer.Argument(metavar="PAIR", help="pair, half or run folder; hub id; demo")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="folder, hub id (OWNER/NAME or OWNER/NAME/FOLDER), or Parquet file"
+    ),
+]
+Pair = Annotated[
+    str,
+    typer.Argument(
+        metavar="PAIR",
+        help="pair, half or run folder; hub id (OWNER/NAME or OWNER/NAME/FOLDER); demo",
+    ),
+]
 TargetPath = Annotated[Path, typer.Argument(metavar="TARGET", help="a new folder")]
 Other = Annotated[
     str | None, typer.Option("--with", metavar="SOURCE", help="the other half, if it lies apart")

@@ -53,7 +53,7 @@ class NLA:
         chat: str | None = None,
     ) -> NLA:
         """Load a pair or one half: a run folder, a pair folder (`av/` and `ar/`), a half's folder,
-        a hub id, or two of these, a half each; in nlakit's format, the reference's, or as PEFT
+        a hub id (`owner/name`, or `owner/name/folder`), or two of these, a half each; in nlakit's format, the reference's, or as PEFT
         folders. `demo` is the pair in the box.
 
         base_model replaces the subject named in the contract (a moved folder, say); precision the

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -19,14 +21,17 @@ from nlakit.models.lora import read_tensors
 Kind = Literal["nlakit", "kitft", "peft"]
 ROLES = {"av": ("av", "actor"), "ar": ("ar", "critic")}
 SETTINGS = ("adapter_config.json", "config.json")
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+# A repository of a hub, and perhaps a folder in it.
+HUB_PATH = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)((?:/[\w-][\w.-]*)*)")
+SHOWN = 12
 # Weights come as safetensors. The one pickle is the head of PEFT folders, read with weights_only.
 PATTERNS = ("*.safetensors", "*.json", "*.yaml", "*.jinja", "*.txt", "*.model", "linear_head.pt")
 
 
 def find_halves(where: str | Path | Sequence[str | Path]) -> dict[str, Path]:
-    """Folders of the halves, by role: in a run, pair or half folder, a hub repository, or several
-    of these. `demo` is the pair in the box.
+    """Folders of the halves, by role: in a run, pair or half folder, a hub repository
+    (`owner/name`) or a folder of one (`owner/name/some/folder`), or several of these. `demo` is the
+    pair in the box.
 
     Raises ContractError if there is none, or one role twice.
     """
@@ -48,44 +53,98 @@ def _halves_at(path: str | Path) -> dict[str, Path]:
     if not root.exists():
         if str(path) == "demo":
             root = Path(str(files("nlakit") / "box"))
-        elif HUB_ID.fullmatch(str(path)):
-            root = download(str(path))
-    for candidate in (root / "08_pair", root):
+        elif found := HUB_PATH.fullmatch(str(path)):
+            root = download(found[1], found[2].strip("/"))
+    places = _half_places(lambda name: (root / name / FILE).exists())
+    if not places:
+        raise ContractError(
+            f"no trained pair or half in {path}",
+            found="no nla_meta.yaml" if root.exists() else "no such folder",
+            do="give a run folder, a folder with av/ and ar/, a hub id, or `demo`",
+        )
+    halves = {role: root / name for role, name in places.items()}
+    if "" in halves:
+        return {role_of(halves[""], read_contract(halves[""])): halves[""]}
+    return halves
+
+
+def _half_places(holds: Callable[[str], bool]) -> dict[str, str]:
+    """Where below a folder the halves lie, by role; by "" the one half whose files say its role.
+    holds: whether the folder of a name has a sidecar. Empty if there is none."""
+    for prefix in ("08_pair/", ""):
         halves = {
-            role: candidate / name
+            role: prefix + name
             for role, names in ROLES.items()
             for name in reversed(names)
-            if (candidate / name / FILE).exists()
+            if holds(prefix + name)
         }
         if halves:
             return halves
-    for candidate in (root, root / "07_av", root / "06_ar"):
-        if (candidate / FILE).exists():
-            return {role_of(candidate, read_contract(candidate)): candidate}
-    raise ContractError(
-        f"no trained pair or half in {path}",
-        found="no nla_meta.yaml" if root.exists() else "no such folder",
-        do="give a run folder, a folder with av/ and ar/, a hub id, or `demo`",
+    return next(({"": name} for name in ("", "07_av", "06_ar") if holds(name)), {})
+
+
+def download(name: str, folder: str) -> Path:
+    """Local copy of the halves in a hub repository, or in a folder of it: weights, settings,
+    tokenizer and sidecar, nothing else. The files are listed before any is fetched; without a hub
+    what the cache holds is taken.
+
+    Raises ContractError if the hub has no such repository, no half lies there, or it cannot be had.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    # Named, since the library reads the variable once, when it is imported.
+    endpoint = os.environ.get("HF_ENDPOINT")
+    try:
+        listed = HfApi(endpoint=endpoint).list_repo_files(name)
+    except (OSError, ValueError, network_error()) as error:
+        try:
+            cached = snapshot_download(name, allow_patterns=[], local_files_only=True)
+        except (OSError, ValueError):
+            raise _not_had(name, error) from error
+        return Path(cached) / folder
+    wanted = [glob.escape(file) for file in _of_halves(name, folder, listed)]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted, endpoint=endpoint)) / folder
+    except (OSError, ValueError, network_error()) as error:
+        raise _not_had(name, error) from error
+
+
+def _not_had(name: str, error: Exception) -> ContractError:
+    return ContractError(
+        f"{name} is no local folder and cannot be had from the hub",
+        found=first_line(error),
+        do="check the name and the network; gated repositories need `hf auth login`",
     )
 
 
-def download(name: str) -> Path:
-    """Local copy of a hub repository: weights, settings, tokenizer and sidecar, nothing else.
+def _of_halves(name: str, folder: str, listed: Sequence[str]) -> list[str]:
+    """Of a repository's files those of the halves in one folder of it ("": at its top).
 
-    Raises ContractError if the hub has no such repository or cannot be reached.
+    Raises ContractError, with the folders that hold a half, if there are none.
     """
-    from huggingface_hub import snapshot_download
-
-    try:
-        # Named, since the library reads the variable once, when it is imported.
-        endpoint = os.environ.get("HF_ENDPOINT")
-        return Path(snapshot_download(name, allow_patterns=list(PATTERNS), endpoint=endpoint))
-    except (OSError, ValueError, network_error()) as error:
+    with_half = {at for file in listed for at, _, last in [file.rpartition("/")] if last == FILE}
+    at = f"{folder}/" if folder else ""
+    places = _half_places(lambda below: (at + below).rstrip("/") in with_half)
+    if not places:
+        exists = not folder or any(file.startswith(at) for file in listed)
+        others = sorted(with_half)
+        shown = ", ".join(others[:SHOWN]) + (
+            f" and {len(others) - SHOWN} more" * (len(others) > SHOWN)
+        )
         raise ContractError(
-            f"{name} is no local folder and cannot be had from the hub",
-            found=first_line(error),
-            do="check the name and the network; gated repositories need `hf auth login`",
-        ) from error
+            f"no trained pair or half in {f'{name}/{folder}'.rstrip('/')}"
+            if exists
+            else f"{name} has no folder {folder}",
+            found=f"halves in {shown}" if others else "no nla_meta.yaml in the repository",
+            do=f"give one of these, as {name}/{others[0]}" if others else "check the name",
+        )
+    folders = {(at + place).rstrip("/") for place in places.values()}
+    split = [(file, *file.rpartition("/")) for file in listed]
+    return [
+        file
+        for file, above, _, last in split
+        if above in folders and any(fnmatchcase(last, pattern) for pattern in PATTERNS)
+    ]
 
 
 def role_of(folder: Path, contract: Contract) -> str:
