@@ -15,18 +15,10 @@ if TYPE_CHECKING:
     from nlakit.models.nla import NLA
 
 console = Console(highlight=False)
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE", help="folder, hub id (OWNER/NAME or OWNER/NAME/FOLDER), or Parquet file"
-    ),
-]
+HUB_ID = "hub id, OWNER/NAME or OWNER/NAME/FOLDER"
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help=f"folder; {HUB_ID}; Parquet file")]
 Pair = Annotated[
-    str,
-    typer.Argument(
-        metavar="PAIR",
-        help="pair, half or run folder; hub id (OWNER/NAME or OWNER/NAME/FOLDER); demo",
-    ),
+    str, typer.Argument(metavar="PAIR", help=f"pair, half or run folder; {HUB_ID}; demo")
 ]
 TargetPath = Annotated[Path, typer.Argument(metavar="TARGET", help="a new folder")]
 Other = Annotated[

@@ -53,8 +53,8 @@ class NLA:
         chat: str | None = None,
     ) -> NLA:
         """Load a pair or one half: a run folder, a pair folder (`av/` and `ar/`), a half's folder,
-        a hub id (`owner/name`, or `owner/name/folder`), or two of these, a half each; in nlakit's format, the reference's, or as PEFT
-        folders. `demo` is the pair in the box.
+        a hub id (`owner/name`, or `owner/name/folder`), or two of these, a half each; in nlakit's
+        format, the reference's, or as PEFT folders. `demo` is the pair in the box.
 
         base_model replaces the subject named in the contract (a moved folder, say); precision the
         recorded one (`float32`, `bfloat16`, `nf4+bfloat16`, ...); ar_blocks says how deep a

@@ -127,16 +127,15 @@ def _of_halves(name: str, folder: str, listed: Sequence[str]) -> list[str]:
     places = _half_places(lambda below: (at + below).rstrip("/") in with_half)
     if not places:
         exists = not folder or any(file.startswith(at) for file in listed)
-        others = sorted(with_half)
-        shown = ", ".join(others[:SHOWN]) + (
-            f" and {len(others) - SHOWN} more" * (len(others) > SHOWN)
-        )
+        others = [f"{name}/{other}".rstrip("/") for other in sorted(with_half)]
+        more = [f"{len(others) - SHOWN} more"] if len(others) > SHOWN else []
+        known = f"halves in {', '.join(others[:SHOWN] + more)}"
         raise ContractError(
             f"no trained pair or half in {f'{name}/{folder}'.rstrip('/')}"
             if exists
             else f"{name} has no folder {folder}",
-            found=f"halves in {shown}" if others else "no nla_meta.yaml in the repository",
-            do=f"give one of these, as {name}/{others[0]}" if others else "check the name",
+            found=known if others else f"no {FILE} in the repository",
+            do="give one of these" if others else "check the name",
         )
     folders = {(at + place).rstrip("/") for place in places.values()}
     split = [(file, *file.rpartition("/")) for file in listed]
