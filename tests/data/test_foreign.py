@@ -257,6 +257,29 @@ def test_validation_beside_test_is_left_out_and_said(run: Path, tmp_path: Path) 
         foreign._files_of(out)
 
 
+@pytest.mark.parametrize("names", [("av_sft_val", "ar_sft_val"), ("ar_val", "av_val")])
+def test_validation_of_both_halves_is_one_test_part(
+    run: Path, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    """As EasyNLA publishes them. A row that both hold counts once, and RL rows have no labels."""
+    out, back = tmp_path / "out", tmp_path / "back"
+    splits(run, out, *names)
+    renamed(out / "rl.parquet", out / "rl_val.parquet", "rl_val")
+    said = import_tables(out, back, None, "float32")
+    assert said[-1] == "left out: rl_val.parquet holds validation rows"
+    made = read_table(back / "test.parquet")
+    av, ar = sorted(names, reverse=True)
+    assert made["doc_id"].to_pylist() == [av, av, ar, ar]
+    assert made["api_explanation"].to_pylist()[:2] == ["av one", "av two {x}"]
+    assert len(set(made["row_id"].to_pylist())) == 4
+    (out / f"{ar}.parquet").write_bytes((out / f"{av}.parquet").read_bytes())
+    import_tables(out, tmp_path / "again", None, "float32")
+    assert read_table(tmp_path / "again" / "test.parquet")["doc_id"].to_pylist() == [av, av]
+    renamed(out / "ar_sft_train.parquet", out / f"{ar}.parquet", "av")
+    with pytest.raises(DataError, match="a document lies in two tables.*av in av and test"):
+        import_tables(out, tmp_path / "no", None, "float32")
+
+
 def test_a_part_is_read_from_whole_words(run: Path, tmp_path: Path) -> None:
     export_tables(run, tmp_path / "out")
     for name, part in (("av_sft_latest", "av"), ("ar_sft_evaluator", "ar"), ("validation", "val")):

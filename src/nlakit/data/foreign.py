@@ -43,6 +43,7 @@ from nlakit.models.subject import Subject, load_subject
 from nlakit.run.folder import RunDir, file_sha256
 
 COUNTS = ("position", "n_raw_tokens")
+HALVES = ("av", "ar")
 NAMES = {"av": "av_sft", "ar": "ar_sft", "rl": "rl", "test": "test"}
 # Words in a table's name or stage that say it is not a training table.
 HELD_OUT = re.compile(
@@ -129,7 +130,7 @@ def import_tables(
     tables, ContractError if sidecar and tokenizer disagree, ConfigError for an unknown precision.
     """
     check_new(target)
-    found, left_out = _files_of(source)
+    found, more, left_out = _files_of(source)
     contracts = {part: read_contract(table_sidecar(file)) for part, file in found.items()}
     first = next(iter(contracts.values()))
     _check_contracts(contracts)
@@ -141,6 +142,10 @@ def import_tables(
     recorded = first.nlakit.subject_precision
     subject = load_subject(subject_of(first, recorded, base_model, precision, device))
     tables = {p: _our_table(read_table(f), p, templates["ar"], f, first) for p, f in found.items()}
+    for file in more:
+        _check_contracts(contracts | {"test": read_contract(table_sidecar(file))})
+        made = _our_table(read_table(file), "test", templates["ar"], file, first)
+        tables["test"] = _joined(tables["test"], made)
     _check_documents(tables)
     train = np.concatenate([matrix(t) for p, t in tables.items() if p != "test"] or [np.empty(0)])
     if not len(train):
@@ -187,9 +192,10 @@ def _store(table: pa.Table, contract: Contract, target: Path, part: str) -> str:
     return f"{table.num_rows} rows in {file}"
 
 
-def _files_of(source: Path) -> tuple[dict[str, Path], list[str]]:
-    """The table of each part, and lines about tables that are no part. Validation rows are the test
-    part where nothing else is; they never train. DataError if two tables hold the same part."""
+def _files_of(source: Path) -> tuple[dict[str, Path], list[Path], list[str]]:
+    """The table of each part, tables that belong to the test part too, and lines about tables that
+    are no part. Validation rows are the test part where nothing else is, those of both halves
+    together; they never train. DataError if two tables hold the same part."""
     found: dict[str, Path] = {}
     validation: list[Path] = []
     for file in [source] if source.suffix == ".parquet" else sorted(source.glob("*.parquet")):
@@ -204,9 +210,26 @@ def _files_of(source: Path) -> tuple[dict[str, Path], list[str]]:
                 found=f"{known.name} and {file.name}",
                 do="move one away" if part == "test" else "join them into one, or move one away",
             )
-    if len(validation) == 1 and "test" not in found:
-        found["test"] = validation.pop()
-    return found, [f"left out: {file.name} holds validation rows" for file in validation]
+    kept: list[Path] = []
+    if "test" not in found:
+        halves = {_stage_of(file): file for file in reversed(validation)}
+        kept = validation if len(validation) == 1 else [halves[h] for h in HALVES if h in halves]
+    if kept:
+        found["test"] = kept[0]
+    left_out = [file for file in validation if file not in kept]
+    return found, kept[1:], [f"left out: {file.name} holds validation rows" for file in left_out]
+
+
+def _joined(one: pa.Table, other: pa.Table) -> pa.Table:
+    """The rows of two tables of ours, and one row for a vector of a document that both hold."""
+    both = pa.concat_tables([one, other])
+    docs, vectors = both["doc_id"].to_pylist(), matrix(both)
+    first: dict[tuple[str, bytes], int] = {}
+    for at, (doc, vector) in enumerate(zip(docs, vectors, strict=True)):
+        first.setdefault((doc, vector.tobytes()), at)
+    names = pa.array([f"{docs[at]}:{at}" for at in first.values()], pa.string())
+    rows = both.take(list(first.values()))
+    return rows.set_column(rows.column_names.index("row_id"), "row_id", names)
 
 
 def _set_tokens(contract: Contract) -> dict[str, Any]:
@@ -216,19 +239,28 @@ def _set_tokens(contract: Contract) -> dict[str, Any]:
 
 def _part_of(file: Path) -> str:
     """The part that a table says it is; `val` for a validation table."""
-    data = read_contract(table_sidecar(file)).model_dump()
-    names = (str(data.get("stage")), file.stem)
-    held_out = [match for name in names if (match := HELD_OUT.search(name))]
+    held_out = [match for name in _names_of(file) if (match := HELD_OUT.search(name))]
     if held_out:
         return "test" if any(match[1] for match in held_out) else "val"
-    for name in names:
+    if part := _stage_of(file):
+        return part
+    raise DataError(
+        f"{file.name} is no table for training", found=f"stage {_names_of(file)[0]}",
+        do=f"its sidecar's stage must be one of {', '.join(NAMES.values())}",
+    )  # fmt: skip
+
+
+def _stage_of(file: Path) -> str | None:
+    """The part that a table's rows are made for, be they held out or not."""
+    for name in _names_of(file):
         for part, theirs in NAMES.items():
             if name.startswith((theirs, f"{part}_")) or name == part:
                 return part
-    raise DataError(
-        f"{file.name} is no table for training", found=f"stage {data.get('stage')}",
-        do=f"its sidecar's stage must be one of {', '.join(NAMES.values())}",
-    )  # fmt: skip
+    return None
+
+
+def _names_of(file: Path) -> tuple[str, str]:
+    return str(read_contract(table_sidecar(file)).model_dump().get("stage")), file.stem
 
 
 def _our_contract(
