@@ -71,9 +71,11 @@ class ReferenceAV:
 
 
 class ReferenceAR:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bos: bool = True, of_a_data_set: bool = False) -> None:
+        """The last two for what EasyNLA leaves: no BOS, and a sidecar that knows no role."""
         self.model, self.tokenizer, self.meta = load(folder)
-        assert self.meta["role"] in ("ar", "critic")
+        self.bos = bos
+        assert of_a_data_set or self.meta["role"] in ("ar", "critic")
         layers = (self.meta.get("ar") or self.meta["critic"])["num_hidden_layers"]
         assert self.model.config.num_hidden_layers == layers + 1
         body = getattr(self.model, self.model.base_model_prefix)
@@ -88,7 +90,7 @@ class ReferenceAR:
     def reconstruct(self, explanation: str) -> np.ndarray:
         templates = self.meta["prompt_templates"]
         prompt = (templates.get("ar") or templates["critic"]).format(explanation=explanation)
-        ids = self.tokenizer(prompt, return_tensors="pt", add_special_tokens=True)["input_ids"]
+        ids = self.tokenizer(prompt, return_tensors="pt", add_special_tokens=self.bos)["input_ids"]
         with torch.no_grad():
             last = self.body(ids, use_cache=False).last_hidden_state[0, -1]
         return (self.head @ last).float().numpy()

@@ -83,7 +83,12 @@ def add_tower(folder: Path, value: float, module: str = "visual.blocks.0.attn.qk
 
 
 @pytest.mark.parametrize(
-    "module", ["visual.blocks.0.attn.qkv", "vision_tower.encoder.layers.0.self_attn.q_proj"]
+    "module",
+    [
+        "visual.blocks.0.attn.qkv",
+        "vision_tower.encoder.layers.0.self_attn.q_proj",
+        "mtp.layers.0.self_attn.q_proj",
+    ],
 )
 def test_adapters_on_a_tower_that_change_nothing_are_left_out(
     toy_folder: Any,
@@ -92,7 +97,8 @@ def test_adapters_on_a_tower_that_change_nothing_are_left_out(
     module: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Also where a tower's blocks are named as the language model's."""
+    """Also where a tower's blocks, or those that predict further tokens, are named as the language
+    model's."""
     base, folder = toy_folder("llama"), tmp_path / "av"
     write_av(base, folder, ATTENTION)
     theirs = PeftAV(folder, base)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from nlakit.cli.main import app
+from nlakit.core.metrics import cosine
 from nlakit.errors import ConfigError, ContractError
-from nlakit.models.foreign.convert import import_pair
+from nlakit.models.foreign.convert import export_pair, import_pair
 from nlakit.models.nla import NLA
-from tests.models.test_foreign import edit
+from tests.models.test_foreign import TEXTS, edit, pair
 from tests.models.test_foreign_adapters import ATTENTION, TEXT, assert_read_exactly, logits
-from tests.reader_kitft import ReferenceAV
+from tests.reader_kitft import ReferenceAR, ReferenceAV
 from tests.reader_peft import PeftAV, write_av, write_merged_av
 
 CPU: dict[str, Any] = {"device": "cpu", "precision": "float32"}
@@ -127,3 +131,83 @@ def test_the_commands_take_the_statement(
     assert found.exit_code == 0, found.exception
     found = CliRunner().invoke(app, [*command, "--chat", "yes"])
     assert isinstance(found.exception, ConfigError) and "unknown --chat" in str(found.exception)
+
+
+@pytest.fixture
+def critic(toy_subject: Any, tmp_path: Path) -> Path:
+    """An AR as EasyNLA leaves it: a cut model, a head, and the sidecar of the data set."""
+    export_pair(pair(toy_subject, "llama"), tmp_path / "out", "kitft")
+    folder = tmp_path / "out" / "ar"
+    (folder / "mean_unit.safetensors").unlink()
+
+    def change(data: dict[str, Any]) -> None:
+        data["kind"] = "nla_dataset"
+        data["prompt_templates"] = {"actor": "", "critic": data["prompt_templates"]["ar"]}
+        del data["nlakit"], data["role"], data["extraction"]["injection_scale"]
+
+    edit(folder / "nla_meta.yaml", change)
+    return folder
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_an_ar_with_and_without_a_bos_is_read_exactly(
+    critic: Path, tmp_path: Path, bos: bool
+) -> None:
+    """EasyNLA trains ARs without, nanoNLA's client reads them with: nothing but a statement tells
+    them apart where the tokenizer has one."""
+    stated = "yes" if bos else "no"
+    theirs = ReferenceAR(critic, bos, of_a_data_set=True)
+    known = np.stack([theirs.reconstruct(text) for text in TEXTS])
+    with pytest.raises(ContractError, match=r"begins with a BOS.*puts \[2\].*--ar-bos") as caught:
+        NLA.load(critic, **CPU)
+    assert "\n" not in str(caught.value)
+    made = NLA.load(critic, ar_bos=stated, **CPU).reconstruct(TEXTS)
+    assert cosine(made, known).min() >= 0.9999
+    other = NLA.load(critic, ar_bos="no" if bos else "yes", **CPU).reconstruct(TEXTS)
+    assert cosine(other, known).min() < 0.9999
+    import_pair([critic], tmp_path / "ours", ar_bos=stated, **CPU)
+    again = NLA.load(tmp_path / "ours", device="cpu")
+    assert cosine(again.reconstruct(TEXTS), known).min() >= 0.9999
+    if bos:
+        export_pair(again, tmp_path / "theirs", "kitft")
+        return
+    with pytest.raises(ContractError, match="has no BOS, and the reference puts one before it"):
+        export_pair(again, tmp_path / "theirs", "kitft")
+
+
+def test_without_a_bos_in_the_tokenizer_there_is_nothing_to_state(critic: Path) -> None:
+    """Qwen's has none. A model's sidecar is read as the reference reads it."""
+    edit(critic / "nla_meta.yaml", lambda data: data.update(kind="nla_model"))
+    known = NLA.load(critic, **CPU).reconstruct(TEXTS)
+    theirs = ReferenceAR(critic, of_a_data_set=True)
+    assert cosine(known, np.stack([theirs.reconstruct(text) for text in TEXTS])).min() >= 0.9999
+    edit(critic / "nla_meta.yaml", lambda data: data.update(kind="nla_dataset"))
+    base = Path(yaml.safe_load((critic / "nla_meta.yaml").read_text())["extraction"]["base_model"])
+    bare = critic.parent / "base"
+    shutil.copytree(base, bare)
+    for folder in (bare, critic):
+        file = folder / "tokenizer.json"
+        data = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps(data | {"post_processor": None}), encoding="utf-8")
+    made = NLA.load(critic, base_model=str(bare), **CPU).reconstruct(TEXTS)
+    theirs = ReferenceAR(critic, of_a_data_set=True)
+    assert cosine(made, np.stack([theirs.reconstruct(text) for text in TEXTS])).min() >= 0.9999
+
+
+def test_an_ar_that_kept_its_final_norm_is_refused(critic: Path) -> None:
+    (critic / "ar_meta.json").write_text('{"final_norm_stripped": true}')
+    assert NLA.load(critic, ar_bos="no", **CPU).ar is not None
+    (critic / "ar_meta.json").write_text('{"final_norm_stripped": false}')
+    with pytest.raises(ContractError, match="behind the final norm.*final_norm_stripped is false"):
+        NLA.load(critic, ar_bos="no", **CPU)
+
+
+def test_an_ar_whose_adapters_have_no_recorded_scale_is_refused(critic: Path) -> None:
+    """EasyNLA keeps them so while it trains: rank and alpha, but not that they are
+    rank-stabilised."""
+    for file in ("config.json", "model.safetensors", "value_head.safetensors"):
+        (critic / file).unlink()
+    (critic / "ar_lora_value_head.safetensors").write_bytes(b"")
+    with pytest.raises(ContractError, match="whose scale no file records.*merge it") as caught:
+        NLA.load(critic, **CPU)
+    assert "\n" not in str(caught.value)

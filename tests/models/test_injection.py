@@ -28,7 +28,7 @@ from tests.models.test_foreign_adapters import assert_read_exactly
 from tests.reader_peft import PeftAV
 
 OPEN = "leave open how this AV takes the vector in.*--injection.*reference: .*add: behind block 1"
-CPU: dict[str, Any] = {"device": "cpu", "precision": "float32"}
+CPU: dict[str, Any] = {"device": "cpu", "precision": "float32", "ar_bos": "yes"}
 
 
 def of_a_data_set(data: dict[str, Any]) -> None:
@@ -200,14 +200,14 @@ def test_planted_norm_matched_add_is_never_silently_read(
 
 def test_the_commands_take_the_statement(theirs: Path, vectors: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", vectors)
-    rows, where = str(tmp_path / "v.npy"), [str(theirs), "--device", "cpu"]
+    rows, where = str(tmp_path / "v.npy"), [str(theirs), "--device", "cpu", "--ar-bos", "yes"]
     said, runner = ["--injection", "reference"], CliRunner()
     for command in (
         ["explain", *where, "--vectors", rows],
         ["reconstruct", *where, "a text"],
         ["score", *where, "--vectors", rows, *["x"] * len(vectors)],
-        ["import", str(theirs), str(tmp_path / "ours"), "--device", "cpu", "--vectors", rows],
-        ["export", str(theirs), str(tmp_path / "out"), "--format", "peft", "--device", "cpu"],
+        ["import", str(theirs), str(tmp_path / "ours"), *where[1:], "--vectors", rows],
+        ["export", str(theirs), str(tmp_path / "out"), "--format", "peft", *where[1:]],
     ):
         found = runner.invoke(app, command)
         assert isinstance(found.exception, ContractError), command
@@ -215,16 +215,7 @@ def test_the_commands_take_the_statement(theirs: Path, vectors: np.ndarray, tmp_
         assert not (tmp_path / "ours").exists() and not (tmp_path / "out").exists()
     for command in (
         ["explain", *where, "--vectors", rows, *said],
-        [
-            "import",
-            str(theirs),
-            str(tmp_path / "ours"),
-            "--device",
-            "cpu",
-            "--vectors",
-            rows,
-            *said,
-        ],
+        ["import", str(theirs), str(tmp_path / "ours"), *where[1:], "--vectors", rows, *said],
         ["score", str(tmp_path / "ours"), "--device", "cpu", "--vectors", rows, *["x"] * 8],
     ):
         found = runner.invoke(app, command)
@@ -242,7 +233,7 @@ def test_an_evaluation_refuses_before_it_claims_its_folder(theirs: Path, tmp_pat
     found = CliRunner().invoke(application, [*pairs, "--injection", "reference"])
     assert "leave open" not in str(found.exception)
     run = CliRunner().invoke(application, ["eval", __file__, "--injection", "reference"])
-    assert "--chat are for pairs" in str(run.exception)
+    assert "--ar-bos are for pairs" in str(run.exception)
 
 
 def test_what_is_added_behind_block_1_is_written_as_adapters_and_read_without_a_word(

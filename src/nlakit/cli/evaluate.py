@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from nlakit.cli.files import Chat, Injection
+from nlakit.cli.files import ArBos, Chat, Injection
 from nlakit.cli.options import Out, Sets, guarded, resolve
 from nlakit.config.load import parse_config, with_overrides
 from nlakit.config.sections import RunConfig
@@ -53,6 +53,7 @@ def evaluate(
     precision: Precision = None,
     injection: Injection = None,
     chat: Chat = None,
+    ar_bos: ArBos = None,
 ) -> None:
     """Score a pair beside its floors, name its failures and give the verdict.
 
@@ -60,9 +61,9 @@ def evaluate(
     """
     sets = [*(sets or []), *([f"eval.profile={profile}"] if profile else [])]
     if target and not (av or ar or data) and _is_run(target):
-        if base_model or precision or injection or chat:
+        if base_model or precision or injection or chat or ar_bos:
             raise ConfigError(
-                "--base-model, --precision, --injection and --chat are for pairs",
+                "--base-model, --precision, --injection, --chat and --ar-bos are for pairs",
                 found=f"the run {target}",
                 do="give the pair's folder, or --set subject.model=... and the like",
             )
@@ -73,7 +74,16 @@ def evaluate(
         if redo:
             raise ConfigError("--redo is for runs", do="give another --out, or remove the folder")
         results = _outside(
-            av or target, ar or target, data, sets, out, base_model, precision, injection, chat
+            av or target,
+            ar or target,
+            data,
+            sets,
+            out,
+            base_model,
+            precision,
+            injection,
+            chat,
+            ar_bos,
         )
     if gate and results["verdict"]["word"] != "content-sensitive":
         raise typer.Exit(ExitCode.GATE)
@@ -93,6 +103,7 @@ def _outside(
     precision: str | None,
     injection: str | None,
     chat: str | None,
+    ar_bos: str | None,
 ) -> dict[str, Any]:
     from nlakit.studies.evaluation import evaluate_pair
 
@@ -104,7 +115,7 @@ def _outside(
     results = evaluate_pair(
         av, ar, data, config.eval, folder,
         seed=config.seed, base_model=base_model, precision=precision, injection=injection,
-        chat=chat, device=config.subject.device, requests=config.requests,
+        chat=chat, ar_bos=ar_bos, device=config.subject.device, requests=config.requests,
     )  # fmt: skip
     show(results, str(folder))
     return results

@@ -53,6 +53,14 @@ Chat = Annotated[
         "turn of the chat template, or the same with enable_thinking=False (EasyNLA)",
     ),
 ]
+ArBos = Annotated[
+    str | None,
+    typer.Option(
+        metavar="yes|no",
+        help="state whether the prompt of an AR begins with a BOS whose files do not say it "
+        "(EasyNLA: no)",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, mps")]
 Form = Annotated[str, typer.Option("--format", help="kitft (plain models) or peft (adapters)")]
 Centring = Annotated[
@@ -69,6 +77,7 @@ def load_pair(
     ar_blocks: int | None,
     injection: str | None,
     chat: str | None,
+    ar_bos: str | None,
     device: str,
 ) -> NLA:
     """The pair, or half, that a command was given, with its other half if that lies elsewhere."""
@@ -77,7 +86,7 @@ def load_pair(
     return NLA.load(
         [pair, other] if other else pair,
         base_model=base_model, precision=precision, ar_blocks=ar_blocks, injection=injection,
-        chat=chat, device=device,
+        chat=chat, ar_bos=ar_bos, device=device,
     )  # fmt: skip
 
 
@@ -91,6 +100,7 @@ def import_(
     ar_blocks: ArBlocks = None,
     injection: Injection = None,
     chat: Chat = None,
+    ar_bos: ArBos = None,
     device: Device = "auto",
 ) -> None:
     """Store another project's pair, half or tables in nlakit's format."""
@@ -100,7 +110,7 @@ def import_(
     if are_tables(Path(source)):
         pairs = {
             "--with": other, "--vectors": vectors, "--ar-blocks": ar_blocks,
-            "--injection": injection, "--chat": chat,
+            "--injection": injection, "--chat": chat, "--ar-bos": ar_bos,
         }  # fmt: skip
         if given := [name for name, value in pairs.items() if value is not None]:
             raise ConfigError(
@@ -121,6 +131,7 @@ def import_(
             ar_blocks=ar_blocks,
             injection=injection,
             chat=chat,
+            ar_bos=ar_bos,
             device=device,
         )
     _say(lines)
@@ -136,6 +147,7 @@ def export(
     precision: Precision = None,
     injection: Injection = None,
     chat: Chat = None,
+    ar_bos: ArBos = None,
     device: Device = "auto",
 ) -> None:
     """Write a pair, or a run's tables, in the format of other projects."""
@@ -152,7 +164,7 @@ def export(
 
     nla = NLA.load(
         pair, base_model=base_model, precision=precision, injection=injection, chat=chat,
-        device=device,
+        ar_bos=ar_bos, device=device,
     )  # fmt: skip
     chosen = cast(Literal["kitft", "peft"], form)
     _say(export_pair(nla, target, chosen, allow_centring))

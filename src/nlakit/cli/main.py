@@ -29,6 +29,7 @@ from nlakit.cli import presets as cli_presets
 from nlakit.cli import probe as cli_probe
 from nlakit.cli.files import (
     ArBlocks,
+    ArBos,
     BaseModel,
     Chat,
     Device,
@@ -230,6 +231,7 @@ def explain(
     ar_blocks: ArBlocks = None,
     injection: Injection = None,
     chat: Chat = None,
+    ar_bos: ArBos = None,
     device: Device = "auto",
 ) -> None:
     """Put activations into words: those of a text at positions, or raw vectors from a file."""
@@ -238,7 +240,7 @@ def explain(
     if (text is None) == (vectors is None):
         raise ConfigError("give a text or --vectors", found="both" if text else "neither")
     what = read_vectors(vectors) if vectors else text or ""
-    nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, device)
+    nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, ar_bos, device)
     found = nla.explain(what, positions, special_tokens="parse" if parse else None)
     emit(found.as_dicts(), format, save)
 
@@ -270,6 +272,7 @@ def reconstruct(
     ar_blocks: ArBlocks = None,
     injection: Injection = None,
     chat: Chat = None,
+    ar_bos: ArBos = None,
     device: Device = "auto",
 ) -> None:
     """Turn explanations into vectors."""
@@ -277,7 +280,7 @@ def reconstruct(
     rows = read_texts(file) if file else list(texts or [])
     if not rows:
         raise ConfigError("give explanations, or --file")
-    nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, device)
+    nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, ar_bos, device)
     made = nla.reconstruct(rows)
     records = [
         {"explanation": text, "activation_vector": vector.tolist()}
@@ -300,13 +303,14 @@ def score(
     ar_blocks: ArBlocks = None,
     injection: Injection = None,
     chat: Chat = None,
+    ar_bos: ArBos = None,
     device: Device = "auto",
 ) -> None:
     """Score explanations against vectors, with the empty text as a floor beside each."""
     check_output(format, save)
     rows = read_texts(file) if file else list(texts or [])
     real = read_vectors(vectors)
-    nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, device)
+    nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, ar_bos, device)
     found = nla.score(rows, real)
     floors = nla.score([""] * len(rows), real)
     records = [

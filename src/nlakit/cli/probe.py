@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from nlakit.cli.files import BaseModel, Chat, Device, Injection, Precision
+from nlakit.cli.files import ArBos, BaseModel, Chat, Device, Injection, Precision
 from nlakit.errors import DataError, first_line
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def probe(
     precision: Precision = None,
     injection: Injection = None,
     chat: Chat = None,
+    ar_bos: ArBos = None,
     device: Device = "auto",
     seed: int = 0,
     save: Annotated[Path | None, typer.Option(help="write findings and values (.json)")] = None,
@@ -55,7 +56,7 @@ def probe(
     check(texts, labels, documents)
     nla = NLA.load(
         pair, base_model=base_model, precision=precision, injection=injection, chat=chat,
-        device=device,
+        ar_bos=ar_bos, device=device,
     )  # fmt: skip
     part = run(nla, texts, labels, documents, embedding=embedding, seed=seed)
     records = findings([part], documents)

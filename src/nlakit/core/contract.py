@@ -81,7 +81,8 @@ class Provenance(Part):
     """The nlakit block: what else must be known to use or judge the file.
 
     injection: how the vector enters the AV; None is the reference's way, in place of the marker's
-    embedding. injection_source: where an imported half's comes from.
+    embedding. injection_source: where an imported half's comes from. ar_bos: whether the AR's
+    prompt begins with what the tokenizer puts in front.
     """
 
     versions: dict[str, str] = Field(default_factory=dict)
@@ -93,6 +94,7 @@ class Provenance(Part):
     role: Literal["av", "ar", "table"] = "table"
     centring: Literal["none", "mean_unit"] = "none"
     ar_blocks: int | None = None
+    ar_bos: bool = True
     av_open: str = ""
     av_close: str = ""
     centred_scale: Norm | None = None

@@ -38,9 +38,9 @@ def document_ids(tokenizer: Any, text: str, special_tokens: str) -> list[int]:
     return ids[1:] if twice else ids
 
 
-def ar_ids(tokenizer: Any, template: str, explanation: str) -> list[int]:
-    """Token ids of an AR prompt: special tokens of the template are parsed, never those that an
-    explanation spells."""
+def ar_ids(tokenizer: Any, template: str, explanation: str, bos: bool = True) -> list[int]:
+    """Token ids of an AR prompt, with what the tokenizer puts in front unless `bos` is false:
+    special tokens of the template are parsed, never those that an explanation spells."""
 
     def spells_some(text: str) -> bool:
         ids = encode(tokenizer, text, special=False)
@@ -50,10 +50,10 @@ def ar_ids(tokenizer: Any, template: str, explanation: str) -> list[int]:
     if parse and spells_some(explanation):
         head, tail = template.split("{explanation}")
         middle = encode(tokenizer, explanation, special=False)
-        before = encode(tokenizer, head, special=True, parse=True)
+        before = encode(tokenizer, head, special=bos, parse=True)
         return [*before, *middle, *encode(tokenizer, tail, special=False, parse=True)]
     prompt = template.replace("{explanation}", explanation)
-    return encode(tokenizer, prompt, special=True, parse=parse)
+    return encode(tokenizer, prompt, special=bos, parse=parse)
 
 
 def find_marker(tokenizer: Any, template: str, texts: Sequence[str] = ()) -> str:

@@ -17,7 +17,7 @@ from nlakit.errors import ConfigError, ContractError
 from nlakit.models.foreign import kitft, peft_pair
 from nlakit.models.foreign.folders import find_halves, inside, kind_of
 from nlakit.models.foreign.injection import settle_injection
-from nlakit.models.foreign.turn import check_chat
+from nlakit.models.foreign.turn import Stated, check_stated
 from nlakit.models.lora import read_tensors
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, load_subject
@@ -43,16 +43,14 @@ def load_halves(
     device: str,
     base_model: str | None,
     precision: str | None,
-    ar_blocks: int | None,
-    injection: str | None,
-    chat: str | None,
+    stated: Stated,
 ) -> Halves:
     """What `NLA.load` loads; arguments and errors as there."""
-    check_chat(chat)
+    check_stated(stated.chat, stated.ar_bos)
     folders = find_halves(path)
     contracts = {role: read_contract(folder) for role, folder in folders.items()}
-    if ar_blocks is not None and "ar" in contracts:
-        contracts["ar"].nlakit.ar_blocks = ar_blocks
+    if stated.ar_blocks is not None and "ar" in contracts:
+        contracts["ar"].nlakit.ar_blocks = stated.ar_blocks
     one = next(iter(contracts.values()))
     for other in contracts.values():
         if found := one.difference(other, base_model):
@@ -63,7 +61,8 @@ def load_halves(
             )
     kinds = {role: kind_of(folders[role], contracts[role]) for role in folders}
     for role, kind in kinds.items():
-        settle_injection(contracts[role], role, folders[role], injection, ours=kind == "nlakit")
+        ours = kind == "nlakit"
+        settle_injection(contracts[role], role, folders[role], stated.injection, ours)
     recorded = {
         role: kitft.precision_of(folders[role])
         if kind == "kitft"
@@ -77,7 +76,7 @@ def load_halves(
         say(f"recorded precision: {said}; both run in {subject.config.precision}")
     means = {role: _read_mean(folders[role], contracts[role]) for role in folders}
     made = {
-        role: _load_half(subject, kinds[role], role, contracts[role], means[role], folder, chat)
+        role: _load_half(subject, kinds[role], role, contracts[role], means[role], folder, stated)
         for role, folder in folders.items()
     }
     return _together(subject, made, means)
@@ -90,12 +89,12 @@ def _load_half(
     contract: Contract,
     mean: NDArray[np.float32] | None,
     folder: Path,
-    chat: str | None,
+    stated: Stated,
 ) -> Any:
     if kind == "kitft":
-        return kitft.read(subject, contract, folder, role, mean, chat)
+        return kitft.read(subject, contract, folder, role, mean, stated)
     if kind == "peft":
-        return peft_pair.read(subject, contract, folder, role, mean, chat)
+        return peft_pair.read(subject, contract, folder, role, mean, stated)
     if role == "av":
         return Verbalizer.load(subject, contract, mean, folder)
     return Reconstructor.load(subject, contract, folder)

@@ -15,6 +15,7 @@ from nlakit.core.metrics import centred_cosine, cosine, fve_rows, mse_normalised
 from nlakit.core.prompts import document_ids
 from nlakit.core.text.characters import last_tokens
 from nlakit.errors import ContractError, DataError
+from nlakit.models.foreign.turn import Stated
 from nlakit.models.loading import load_halves
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.records import Explained, Explanations, Score
@@ -51,6 +52,7 @@ class NLA:
         ar_blocks: int | None = None,
         injection: str | None = None,
         chat: str | None = None,
+        ar_bos: str | None = None,
     ) -> NLA:
         """Load a pair or one half: a run folder, a pair folder (`av/` and `ar/`), a half's folder,
         a hub id (`owner/name`, or `owner/name/folder`), or two of these, a half each; in nlakit's
@@ -60,11 +62,14 @@ class NLA:
         recorded one (`float32`, `bfloat16`, `nf4+bfloat16`, ...); ar_blocks says how deep a
         foreign AR is where its files do not; where its AV's files leave it open, injection
         (`reference`, `add`) says how the vector enters, and chat (`plain`, `turn`, `no-thinking`)
-        whether the prompt is the user's turn of the chat template. Code in a checkpoint never runs.
+        whether the prompt is the user's turn of the chat template; likewise ar_bos (`yes`, `no`)
+        whether the AR's begins with a BOS. Code in a checkpoint never runs.
         Raises ContractError if nothing usable lies there, the halves do not belong together or an
-        AV leaves open how it is fed; ConfigError for an unknown precision, injection or chat.
+        AV leaves open how it is fed; ConfigError for an unknown precision, injection, chat or
+        ar_bos.
         """
-        halves = load_halves(path, device, base_model, precision, ar_blocks, injection, chat)
+        stated = Stated(injection, chat, ar_bos, ar_blocks)
+        halves = load_halves(path, device, base_model, precision, stated)
         nla = cls(halves.subject, halves.av, halves.ar, halves.mean)
         nla.measured = halves.measured
         return nla

@@ -74,7 +74,8 @@ class Reconstructor(nn.Module):
         `max_tokens` leaves no room for more than the suffix.
         """
         template = self.contract.prompt_templates.ar
-        ids = ar_ids(self.tokenizer, template, explanation.strip())
+        bos = self.contract.nlakit.ar_bos
+        ids = ar_ids(self.tokenizer, template, explanation.strip(), bos)
         check_suffix(ids, self.suffix)
         max_tokens = min(max_tokens, self.positions or max_tokens)
         check_room(max_tokens, len(self.suffix), "the suffix of the AR prompt")

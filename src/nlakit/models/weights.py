@@ -129,6 +129,8 @@ def _differences(mine: Contract, theirs: Contract) -> Iterator[tuple[str, Any, A
         ways = [one.injection.described() for one in (mine, theirs)]
         found |= {"marker": markers, "centring": centrings, "injection scale": scales}
         found |= {"injection": ways}
+    else:
+        found |= {"BOS of the prompt": [one.nlakit.ar_bos for one in (mine, theirs)]}
     for name, (own, other) in found.items():
         if own != other:
             yield name, own, other

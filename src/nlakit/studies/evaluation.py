@@ -26,7 +26,7 @@ from nlakit.files.rows import PARTS, TableRows, read_mean, read_rows, rows_of_fi
 from nlakit.files.text import read_record
 from nlakit.models.foreign.folders import find_halves
 from nlakit.models.foreign.injection import settle_injection
-from nlakit.models.foreign.turn import check_chat
+from nlakit.models.foreign.turn import check_stated
 from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
@@ -95,6 +95,7 @@ def evaluate_pair(
     precision: str | None = None,
     injection: str | None = None,
     chat: str | None = None,
+    ar_bos: str | None = None,
     device: str = "auto",
     requests: RequestsConfig | None = None,
 ) -> dict[str, Any]:
@@ -102,14 +103,15 @@ def evaluate_pair(
     a run, a folder of tables, or one table; for the pair in the box its own rows. Results as of
     `write_evaluation`, in `out`; a half-done evaluation of the same halves and rows goes on.
 
-    injection and chat state how an AV is fed whose files leave it open, as for `NLA.load`.
+    injection, chat and ar_bos state how halves are fed whose files leave it open, as for
+    `NLA.load`.
 
     Raises ContractError if the halves do not belong to the same activations, or an AV leaves open
     how it is fed, DataError for rows that cannot be used, RunError if `out` holds another
     evaluation.
     """
     halves = {"av": half_at(av, "av"), "ar": half_at(ar, "ar")}
-    check_chat(chat)
+    check_stated(chat, ar_bos)
     for role, path in halves.items():  # before `out` is claimed for these arguments
         settle_injection(read_contract(path), role, path, injection, ours=False)
     test, train, hashes = read_data(data or _own_rows(av, ar))
@@ -121,12 +123,13 @@ def evaluate_pair(
         "subject": {"base_model": base_model, "precision": precision, "device": device},
         **({"injection": injection} if injection else {}),
         **({"chat": chat} if chat else {}),
+        **({"ar_bos": ar_bos} if ar_bos else {}),
     }
     claim(out, begin)
     nla = NLA.load(
         list(halves.values()),
         base_model=base_model, precision=precision, injection=injection, chat=chat,
-        device=device,
+        ar_bos=ar_bos, device=device,
     )  # fmt: skip
     assert nla.av is not None and nla.ar is not None, "find_halves gave one of each"
     nla.contract.check_width(test.vectors.shape[1], "the rows")

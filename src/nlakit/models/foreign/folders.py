@@ -20,6 +20,7 @@ from nlakit.models.lora import read_tensors
 
 Kind = Literal["nlakit", "kitft", "peft"]
 ROLES = {"av": ("av", "actor"), "ar": ("ar", "critic")}
+EASYNLA_AR = "ar_lora_value_head.safetensors"
 SETTINGS = ("adapter_config.json", "config.json")
 # A repository of a hub, and perhaps a folder in it.
 HUB_PATH = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)((?:/[\w-][\w.-]*)*)")
@@ -153,9 +154,10 @@ def role_of(folder: Path, contract: Contract) -> str:
     if named in ROLES:
         return named
     # Some projects leave the sidecar of the data set beside the weights.
-    if contract.kind == "nla_dataset" and not any((folder / name).exists() for name in SETTINGS):
+    weights = (*SETTINGS, EASYNLA_AR)
+    if contract.kind == "nla_dataset" and not any((folder / name).exists() for name in weights):
         raise ContractError(f"{folder} is the sidecar of a table, not of a half")
-    heads = ("value_head.safetensors", "linear_head.pt")
+    heads = ("value_head.safetensors", "linear_head.pt", EASYNLA_AR)
     return "ar" if any((folder / head).exists() for head in heads) else "av"
 
 
@@ -169,6 +171,12 @@ def kind_of(folder: Path, contract: Contract) -> Kind:
         return "peft"
     if (folder / "config.json").exists():
         return "kitft"
+    if (folder / EASYNLA_AR).exists():
+        raise ContractError(
+            f"the AR in {folder} is adapters whose scale no file records",
+            found=f"{EASYNLA_AR}, as EasyNLA keeps it while it trains",
+            do="merge it into a model with EasyNLA and use that folder",
+        )
     raise ContractError(
         f"no weights beside the sidecar in {folder}",
         found="neither config.json nor adapter_config.json",

@@ -18,7 +18,7 @@ from nlakit.errors import ContractError, first_line
 from nlakit.models.families import BUFFERS, NORM_NAMES
 from nlakit.models.foreign.folders import read_json, read_weights
 from nlakit.models.foreign.sidecar import chat_template, completed, write_sidecar
-from nlakit.models.foreign.turn import chat_options, check_ids, own_tokenizer
+from nlakit.models.foreign.turn import Stated, check_ids, own_tokenizer, settle_prompt
 from nlakit.models.lora import check_tensors, read_tensors
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, decoder_of
@@ -64,10 +64,10 @@ def read(
     folder: Path,
     role: str,
     mean: NDArray[Any] | None,
-    chat: str | None,
+    stated: Stated,
 ) -> Verbalizer | Reconstructor:
-    """A half of the reference as a half of ours with weights of its own. chat: what the user states
-    of the AV's prompt, for `chat_options`.
+    """A half of the reference as a half of ours with weights of its own. stated: what the user
+    says of the prompt, where the files leave it open.
 
     The weights go into blocks of the subject's architecture, cut by slicing: settings that were
     cut to fewer blocks mean another model in some families. Raises ContractError if tokenizer,
@@ -76,7 +76,9 @@ def read(
     config = text_config(folder)
     blocks = int(config.num_hidden_layers)
     tokenizer = own_tokenizer(folder, subject.tokenizer)
-    turn = chat_options(contract, folder, tokenizer, chat, True) if role == "av" else None
+    turn = settle_prompt(contract, folder, role, tokenizer, stated, reference=True)
+    if role == "ar":
+        _check_norm(folder)
     done = completed(contract, folder, role, tokenizer, blocks, turn)
     check_ids(done, role, tokenizer, subject.tokenizer, folder)
     _check_settings(config, subject, blocks, folder)
@@ -91,6 +93,17 @@ def read(
     fill(half.decoder, _padded(kept, own_state(half.decoder)), str(folder))
     half.set_head(read_tensors(folder / HEAD_FILE), str(folder / HEAD_FILE))
     return half.eval()
+
+
+def _check_norm(folder: Path) -> None:
+    """EasyNLA notes beside an AR whether it kept the final norm; ours has none."""
+    file = folder / "ar_meta.json"
+    if file.exists() and read_json(file).get("final_norm_stripped") is False:
+        raise ContractError(
+            f"the AR in {folder} reads its vector behind the final norm",
+            found=f"{file.name}: final_norm_stripped is false",
+            do="only ARs that read the output of their last block can be read",
+        )
 
 
 def _check_settings(config: Any, subject: Subject, blocks: int, folder: Path) -> None:
@@ -197,6 +210,11 @@ def write(subject: Subject, half: Verbalizer | Reconstructor, folder: Path) -> s
             raise ContractError(
                 "the AR's head has a bias, which the reference's format cannot hold",
                 do="export it with --format peft",
+            )
+        if not contract.nlakit.ar_bos:
+            raise ContractError(
+                "the AR's prompt has no BOS, and the reference puts one before it",
+                do="share it in nlakit's own format, or export it with --format peft",
             )
         trunk, decoder = subject.model, merged(half.decoder)
     blocks = contract.ar_blocks if role == "ar" else subject.blocks

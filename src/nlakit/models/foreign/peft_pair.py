@@ -21,7 +21,7 @@ from nlakit.errors import ContractError, first_line
 from nlakit.models.families import TOWERS
 from nlakit.models.foreign.folders import read_json
 from nlakit.models.foreign.sidecar import completed, write_sidecar
-from nlakit.models.foreign.turn import chat_options, check_ids, own_tokenizer
+from nlakit.models.foreign.turn import Stated, check_ids, own_tokenizer, settle_prompt
 from nlakit.models.lora import (
     ADAPTER_FILE,
     Adapters,
@@ -37,7 +37,7 @@ from nlakit.run.progress import say
 HEAD_FILE = "linear_head.pt"
 TAIL = re.compile(r"(?:^|\.)((?:layers|h|blocks)\.(\d+)\..*)$")
 # Other parts of a multimodal model, whose blocks are named as those of the language model.
-TOWER = re.compile(rf"(?:^|\.){TOWERS.pattern}")
+TOWER = re.compile(rf"(?:^|\.)(?:{TOWERS.pattern}|mtp\.)")
 # Kinds of adapters that compute something other than W + scale * B A with one rank and one scale.
 OTHER = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias",
          "layer_replication", "target_parameters", "trainable_token_indices",
@@ -130,12 +130,12 @@ def read(
     folder: Path,
     role: str,
     mean: NDArray[Any] | None,
-    chat: str | None,
+    stated: Stated,
 ) -> Verbalizer | Reconstructor:
     """A half in a PEFT folder. An AR is as deep as its adapters reach. Where PEFT adapted the whole
     model and the AR stops early, `nlakit.ar_blocks` says how deep it is, and the adapters beyond,
-    which it never runs, are left out. chat: what the user states of the AV's prompt, for
-    `chat_options`.
+    which it never runs, are left out. stated: what the user says of the prompt, where the files
+    leave it open.
 
     Raises ContractError if names, shapes, sidecar or tokenizer do not fit, or the depth is unsaid.
     """
@@ -155,7 +155,7 @@ def read(
             do=f"say --ar-blocks ({contract.layer + 1}, or {depth} for the whole model)",
         )
     tokenizer = own_tokenizer(folder, subject.tokenizer)
-    turn = chat_options(contract, folder, tokenizer, chat, False) if role == "av" else None
+    turn = settle_prompt(contract, folder, role, tokenizer, stated, reference=False)
     done = completed(contract, folder, role, tokenizer, depth, turn)
     check_ids(done, role, tokenizer, subject.tokenizer, folder)
     lora = Adapters.over(lora, found)

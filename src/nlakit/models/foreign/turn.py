@@ -1,4 +1,5 @@
-"""The tokenizer of a foreign half, and whether its AV's prompt is the user's turn of a chat.
+"""The tokenizer of a foreign half, and the form of its prompt: whether an AV's is the user's turn
+of a chat, and whether an AR's begins with a BOS.
 
 A wrong form of the prompt gives fluent texts about nothing, as a wrong injection does, so none is
 guessed.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,30 @@ MEANINGS = (
     "plain: the prompt is plain text; turn: it is the user's turn of the chat template; "
     "no-thinking: the same with enable_thinking=False (EasyNLA)"
 )
+BOS = {"yes": True, "no": False}
 # Foreign keys that say whether the prompt is a turn.
 KEY = re.compile(r"(?:use_|apply_)?chat(?:_template|_turn|_prompt)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a user says of foreign halves, which counts where their files leave it open: a word of
+    `STATED` in `injection`, of `CHATS`, of `BOS`, and how deep the AR is."""
+
+    injection: str | None = None
+    chat: str | None = None
+    ar_bos: str | None = None
+    ar_blocks: int | None = None
+
+
+def settle_prompt(
+    contract: Contract, folder: Path, role: str, tokenizer: Any, stated: Stated, *, reference: bool
+) -> Options | None:
+    """What `settle_bos` does for an AR, and `chat_options` says for an AV; errors as there."""
+    if role == "av":
+        return chat_options(contract, folder, tokenizer, stated.chat, reference)
+    settle_bos(contract, folder, tokenizer, stated.ar_bos)
+    return None
 
 
 def chat_options(
@@ -66,10 +90,33 @@ def chat_options(
     )
 
 
-def check_chat(stated: str | None) -> None:
-    """Raise ConfigError for a word that `CHATS` does not have."""
-    if stated is not None and stated not in CHATS:
-        raise ConfigError("unknown --chat", found=stated, do=MEANINGS)
+def check_stated(chat: str | None, ar_bos: str | None) -> None:
+    """Raise ConfigError for a word that `CHATS` or `BOS` does not have."""
+    if chat is not None and chat not in CHATS:
+        raise ConfigError("unknown --chat", found=chat, do=MEANINGS)
+    if ar_bos is not None and ar_bos not in BOS:
+        raise ConfigError("unknown --ar-bos", found=ar_bos, do="yes or no")
+
+
+def settle_bos(contract: Contract, folder: Path, tokenizer: Any, stated: str | None) -> None:
+    """Record in a foreign AR's contract whether its prompt begins with what the tokenizer puts in
+    front. stated: a word of `BOS`, by the user, which counts where the files leave it open: those
+    who leave the sidecar of a data set beside an AR have trained it without and read it with.
+
+    Raises ContractError if the files leave it open.
+    """
+    if "nlakit" in contract.model_fields_set or contract.kind != "nla_dataset":
+        return
+    bare, full = (encode(tokenizer, "x", special=special) for special in (False, True))
+    if bare == full:
+        return
+    if stated is None:
+        raise ContractError(
+            f"the files in {folder} leave open whether this AR's prompt begins with a BOS",
+            found=f"{FILE} is a data set's, and the tokenizer puts {full[: -len(bare)]} in front",
+            do="give --ar-bos yes or no, as its author trained it (EasyNLA: no)",
+        )
+    contract.nlakit.ar_bos = BOS[stated]
 
 
 def _recorded(contract: Contract) -> Iterator[str]:
