@@ -76,8 +76,9 @@ class ReferenceAR:
         self.model, self.tokenizer, self.meta = load(folder)
         self.bos = bos
         assert of_a_data_set or self.meta["role"] in ("ar", "critic")
-        layers = (self.meta.get("ar") or self.meta["critic"])["num_hidden_layers"]
-        assert self.model.config.num_hidden_layers == layers + 1
+        if not of_a_data_set:
+            layers = (self.meta.get("ar") or self.meta["critic"])["num_hidden_layers"]
+            assert self.model.config.num_hidden_layers == layers + 1
         body = getattr(self.model, self.model.base_model_prefix)
         names = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
         norm = next(name for name in names if hasattr(body, name))

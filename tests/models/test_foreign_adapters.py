@@ -165,6 +165,11 @@ def test_adapters_on_linear_attention_of_another_model_are_refused(
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
         ({"alpha_pattern": {"q_proj": 2}}, "alpha_pattern"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"kasa_config": {"beta": 1}}, "kasa_config"),
+        ({"use_what_comes_next": True}, "use_what_comes_next"),
+        ({"init_lora_weights": "loftq"}, "init_lora_weights loftq"),
+        ({"init_lora_weights": "another"}, "init_lora_weights another"),
     ],
 )
 def test_adapters_of_another_kind_are_refused_by_name(

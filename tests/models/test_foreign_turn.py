@@ -211,3 +211,25 @@ def test_an_ar_whose_adapters_have_no_recorded_scale_is_refused(critic: Path) ->
     with pytest.raises(ContractError, match="whose scale no file records.*merge it") as caught:
         NLA.load(critic, **CPU)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_5"])
+def test_a_pair_of_easynla_is_read_exactly(
+    toy_folder: Any, toy_subject: Any, vectors: np.ndarray, tmp_path: Path, family: str
+) -> None:
+    """As published: `av` with rank-stabilised adapters over a base that may be part linear
+    attention, trained inside a turn without thoughts; `critic` a cut model without a BOS; the
+    sidecar of the data set in both."""
+    base, folder = toy_folder(family), tmp_path / "pair"
+    write_av(base, folder / "av", [*ATTENTION, "in_proj_qkv", "in_proj_z", "out_proj"])
+    with_template(folder / "av", THINKING)
+    made = pair(lambda _: toy_subject(family, 1), family)
+    export_pair(NLA(made.subject, None, made.ar, None), tmp_path / "out", "kitft")
+    (tmp_path / "out" / "ar").rename(folder / "critic")
+    (folder / "critic" / "nla_meta.yaml").write_bytes((folder / "av/nla_meta.yaml").read_bytes())
+    nla = NLA.load(folder, injection="add", chat="no-thinking", ar_bos="no", **CPU)
+    assert_read_exactly(nla, PeftAV(folder / "av", base, {"enable_thinking": False}), vectors)
+    theirs = ReferenceAR(folder / "critic", bos=False, of_a_data_set=True)
+    known = np.stack([theirs.reconstruct(text) for text in TEXTS])
+    assert cosine(nla.reconstruct(TEXTS), known).min() >= 0.9999
+    assert len(nla.explain(vectors[:2])) == 2

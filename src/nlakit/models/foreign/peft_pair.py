@@ -38,20 +38,24 @@ HEAD_FILE = "linear_head.pt"
 TAIL = re.compile(r"(?:^|\.)((?:layers|h|blocks)\.(\d+)\..*)$")
 # Other parts of a multimodal model, whose blocks are named as those of the language model.
 TOWER = re.compile(rf"(?:^|\.)(?:{TOWERS.pattern}|mtp\.)")
-# Kinds of adapters that compute something other than W + scale * B A with one rank and one scale.
-OTHER = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias",
-         "layer_replication", "target_parameters", "trainable_token_indices",
-         "alora_invocation_tokens")  # fmt: skip
-# Starts that change W itself, which the plain base does not have.
-STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Settings with which adapters compute W + scale * B A, with one rank and one scale. Each version of
+# PEFT brings new ones that change it, so any other that is set is refused.
+PLAIN = re.compile(
+    r"task_type|peft_(type|version)|auto_mapping|base_model_name_or_path|revision|inference_mode|"
+    r"r|lora_(alpha|dropout)|use_rslora|(target|exclude)_modules|layers_(to_transform|pattern)|"
+    r"bias|fan_in_fan_out|init_lora_weights|(loftq|eva|corda|lora_ga)_config|megatron_core|"
+    r"qalora_group_size|ensure_weight_tying"
+)
+# Starts after which W is that of the plain base.
+STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 def settings(folder: Path) -> LoraConfig:
     """Rank and alpha of a folder, such that alpha / r is the scale of its adapters: that of
     rank-stabilised ones is alpha / sqrt(r). ContractError for adapters of another kind."""
     data = read_json(folder / "adapter_config.json")
-    odd = [name for name in OTHER if data.get(name)]
-    if str(data.get("init_lora_weights")).startswith(STARTS):
+    odd = [name for name, value in data.items() if value and not PLAIN.fullmatch(name)]
+    if data.get("init_lora_weights") not in STARTS:
         odd.append(f"init_lora_weights {data['init_lora_weights']}")
     if data.get("peft_type") != "LORA" or data.get("bias", "none") != "none" or odd:
         raise ContractError(
