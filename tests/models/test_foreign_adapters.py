@@ -181,3 +181,31 @@ def test_adapters_of_another_kind_are_refused_by_name(
     with pytest.raises(ContractError, match=f"no plain LoRA.*{says}") as caught:
         NLA.load(tmp_path, injection="add", **CPU)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ("a/author/{name}", False),
+        ("/cache/models--a--{name}/snapshots/0123abcd", False),
+        ("/scratch/{name}-merged", True),
+        (None, False),
+    ],
+)
+def test_adapters_made_over_a_model_of_another_name_are_told(
+    toy_folder: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    made: str | None,
+    told: bool,
+) -> None:
+    """Other adapters may have been merged into it, and the sidecar names the model below."""
+    base = toy_folder("llama")
+    write_av(base, tmp_path, ATTENTION)
+    file = tmp_path / "adapter_config.json"
+    over = made and made.format(name=base.name)
+    change = {"base_model_name_or_path": over}
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    NLA.load(tmp_path, injection="add", **CPU)
+    said = " ".join(capsys.readouterr().err.split())
+    assert (f"were made over {over}, and are read over {base}" in said) == told

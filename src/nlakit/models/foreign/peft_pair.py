@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from pickle import UnpicklingError
 from typing import Any
 
@@ -144,6 +144,7 @@ def read(
     Raises ContractError if names, shapes, sidecar or tokenizer do not fit, or the depth is unsaid.
     """
     lora = settings(folder)
+    _tell_base(subject, folder)
     found = by_block(read_tensors(folder / ADAPTER_FILE), folder)
     reach = 1 + max(int(name.split(".")[1]) for name in found)
     depth = contract.nlakit.ar_blocks if role == "ar" and reach == subject.blocks else None
@@ -172,6 +173,21 @@ def read(
         made.set_head(read_head(folder / HEAD_FILE), str(folder / HEAD_FILE))
     _fill(module, found, folder)
     return made.eval()
+
+
+def _tell_base(subject: Subject, folder: Path) -> None:
+    """Say it if adapters were made over a model of another name than the one they are read over: it
+    may be the same under a path of its author's, or one into which other adapters were merged."""
+    made = str(read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "")
+    if made and _model_name(made) != _model_name(subject.config.model):
+        say(f"{folder}: the adapters were made over {made}, and are read over "
+            f"{subject.config.model}; --base-model names another")  # fmt: skip
+
+
+def _model_name(path: str) -> str:
+    """The last part of a hub id, of a folder, or of the repository whose snapshot a folder is."""
+    cached = re.search(r"models--[^/\\]+--([^/\\]+)", path)
+    return (cached[1] if cached else PureWindowsPath(path).name).lower()
 
 
 def _fill(module: Any, found: Mapping[str, torch.Tensor], folder: Path) -> None:
