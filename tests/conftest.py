@@ -269,11 +269,11 @@ def place(
     master: Path, embedded_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Path]]:
     """`place(*words)`: work in a folder that holds a copy of what the words name."""
-    from nlakit.models import embedded
+    from nlakit.models import gguf
     from nlakit.studies import calibrate
     from tests import toyplace
 
-    monkeypatch.setattr(embedded, "embedded_model", lambda: embedded_toy)
+    monkeypatch.setattr(gguf, "embedded_model", lambda: embedded_toy)
     monkeypatch.setattr(calibrate, "matmul_speed", lambda *args, **options: 1e11)
     folder = tmp_path / "place"
     folder.mkdir()

@@ -30,6 +30,7 @@ CHANGED = {
     "eval": {"rows": 3},
     "report": {"rows": 3},
     "decoding": {"max_new_tokens": 7},
+    "watch": {"stop_if_blind": True},
     "start": {"ar": "somewhere"},
 }
 

@@ -138,6 +138,13 @@ def test_shares_that_are_all_alike_have_a_width() -> None:
     assert estimate_share(np.ones(3), ["a"] * 3).low == -np.inf
 
 
+def test_documents_of_one_mean_have_the_same_interval_either_way_round() -> None:
+    """2/999 and 0 add up to a mean of either document that differs in the last bit, or does not."""
+    values, names = np.array([2, 0, 0, 2]) / 999, ["a", "b", "a", "b"]
+    found, turned = estimate_share(values, names), estimate_share(1 - values, names)
+    assert (turned.low, turned.high) == pytest.approx((1 - found.high, 1 - found.low), abs=1e-9)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.sampled_from([0, 999]) | st.integers(0, 999), min_size=2, max_size=60),

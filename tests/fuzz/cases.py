@@ -206,7 +206,7 @@ def known_lines() -> dict[str, list[list[str]]]:
 @contextlib.contextmanager
 def safe(embedded: Path) -> Iterator[None]:
     """No network, no embedded model, no figures by the dozen, and an end to what hangs."""
-    from nlakit.models import embedded as module
+    from nlakit.models import gguf as module
     from nlakit.publish.compare import figure
     from nlakit.run.folder import atomic_write
     from nlakit.studies import calibrate, layers

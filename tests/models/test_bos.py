@@ -16,7 +16,7 @@ from nlakit.core.contract import Contract
 from nlakit.core.prompts import encode
 from nlakit.core.text.tokenizer import begins_with_bos, check_round_trip, put_bos
 from nlakit.errors import ConfigError, ContractError, ModelError
-from nlakit.models.embedded import embedded_model
+from nlakit.models.gguf import embedded_model
 from nlakit.models.loading import subject_of
 from nlakit.models.subject import Subject, bos_gain, load_subject
 from nlakit.models.verbalizer import Verbalizer

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nlakit.models.decode import Decoding, decode
+from nlakit.models.decode import Decoding, _penalise, decode
 from nlakit.models.verbalizer import Verbalizer
 from tests.conftest import FAMILIES, SMALL_LORA, D, build_contract
 
@@ -54,6 +54,26 @@ def test_no_ngram_twice(toy_subject: Any, vectors: np.ndarray) -> None:
     for row in draw(av, vectors, [], Decoding(40, no_repeat_ngram=2)):
         pairs = list(pairwise(row))
         assert len(pairs) == len(set(pairs))
+
+
+def test_a_penalty_is_for_what_was_said_and_for_words_alone() -> None:
+    logits = torch.tensor([[2.0, -1.0, 3.0, 4.0], [2.0, -1.0, 3.0, 4.0]])
+    words = torch.tensor([True, True, True, False])
+    _penalise(logits, [[0, 1, 3, 0], []], 2.0, words)
+    assert logits.tolist() == [[1.0, -2.0, 3.0, 4.0], [2.0, -1.0, 3.0, 4.0]]
+
+
+def test_a_strong_penalty_says_no_word_twice(toy_subject: Any, vectors: np.ndarray) -> None:
+    """In the toy's vocabulary each letter is a token, and its marks may come again."""
+    av = build_av(toy_subject)
+    assert av.words.sum() > 100 and not av.words[av.contract.tokens.injection_token_id + 1 :].any()
+    prompt = torch.tensor([av.prompt] * len(vectors))
+    with torch.no_grad(), av.injecting(av.scaled(vectors)):
+        strong = Decoding(30, repetition_penalty=50.0)
+        found = decode(av.model, av.decoder, prompt, [], strong, words=av.words)
+    for row in found:
+        said = [token for token in row if av.words[token]]
+        assert len(said) == len(set(said))
 
 
 def test_samples_are_keyed_on_seed_and_row(toy_subject: Any, vectors: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from nlakit.config.sections import SubjectConfig
 from nlakit.core.prompts import encode, find_marker, marker_neighbours, suffix_ids
-from nlakit.models.embedded import embedded_model
+from nlakit.models.gguf import embedded_model
 from nlakit.models.subject import capture, decoder_of, load_subject, sliced_decoder
 from tests.conftest import AR_TEMPLATE, AV_TEMPLATE
 

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from nlakit import NLA
 from nlakit.config.sections import LoraConfig
 from nlakit.core.prompts import encode
-from nlakit.models.embedded import embedded_model
+from nlakit.models.gguf import embedded_model
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.verbalizer import Verbalizer
 from tests.conftest import D, build_contract

@@ -14,7 +14,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from nlakit.core.prompts import check_suffix, encode, find_marker, marker_neighbours, suffix_ids
 from nlakit.errors import ContractError
-from nlakit.models.embedded import embedded_model
+from nlakit.models.gguf import embedded_model
 from tests.conftest import AR_TEMPLATE, AV_TEMPLATE
 from tests.tokenizers import byte_level, with_dummy_space
 

@@ -154,6 +154,9 @@ def test_models_halves_and_imported_tables_are_read_from_outside(tmp_path: Path)
 
     assert names(model_files(here)) == {"config.json", "model.safetensors"}
     assert names(half_files(here)) == {"model.safetensors", "nla_meta.yaml"}
+    (tmp_path / "m.gguf").write_text("x")
+    assert names(model_files(here)) == {"config.json", "model.safetensors", "m.gguf"}
+    assert list(model_files(f"{here}/m.gguf").values()) == [[tmp_path / "m.gguf"]]
     assert not model_files("org/model") and not half_files(None) and not model_files(None)
     given = {"tables": {"source": here}, "start": {"ar": here, "av": here}}
     config = parse_config({"name": "t", "eval": {"embedding": here}, **given})

@@ -102,4 +102,9 @@ def test_measure_ar_has_its_floors(toy_subject: Any, vectors: np.ndarray) -> Non
     found = measure_ar(ar, build_table(vectors), np.full(D, 0.1))
     assert set(found) == {
         f"{measure}_{name}" for measure in ("fve", "centred") for name in ("real", "empty", "other")
-    }
+    } | {"gain_fve", "gain_low"}
+    assert (
+        found["gain_low"]
+        <= found["gain_fve"]
+        == pytest.approx(found["fve_real"] - found["fve_empty"])
+    )

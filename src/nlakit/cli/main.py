@@ -71,9 +71,18 @@ Save = Annotated[Path | None, typer.Option("--save", help="write to this file (.
 
 
 @app.command()
-def run(target: Target, sets: Sets = None, out: Out = None, redo: Redo = None) -> None:
+def run(
+    target: Target,
+    sets: Sets = None,
+    out: Out = None,
+    redo: Redo = None,
+    stop_if_blind: Annotated[
+        bool, typer.Option("--stop-if-blind", help="end a training that does not read")
+    ] = False,
+) -> None:
     """Run every stage: skip the finished, resume the half-done."""
-    config, path = resolve(target, out, sets)
+    watch = [f"watch.stop_if_blind={str(stop_if_blind).lower()}"]
+    config, path = resolve(target, out, [*(sets or []), *watch])
     guarded(config, path, redo or [], pipeline.STAGES)
     cli_eval.show_run(path)
 

@@ -38,7 +38,7 @@ def resolve(target: str, out: Path | None, sets: list[str] | None) -> tuple[RunC
         if not (path / "config.yaml").exists():
             raise ConfigError(f"{path} is no run folder", found="no config.yaml")
         return load_config(path / "config.yaml", sets or []), out or path
-    config = load_config(path, sets or [])
+    config = pipeline.with_model_settings(load_config(path, sets or []))
     return config, out or Path("runs") / config.name
 
 

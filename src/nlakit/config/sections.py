@@ -21,9 +21,15 @@ from nlakit.config.labels import LabelsConfig, RequestsConfig, ServiceConfig
 class SubjectConfig(Section):
     """The model whose activations are read."""
 
-    model: str = Field(default="gemma-3-270m", description="embedded name, local folder or hub id")
+    model: str = Field(
+        default="gemma-3-270m", description="embedded name, folder, GGUF file or hub id"
+    )
     revision: str | None = Field(default=None, description="hub revision")
-    layer: Count = Field(default=12, description="K, 0-based block; reads the output of block K")
+    layer: Count = Field(
+        default=12,
+        description="K, 0-based block; reads the output of block K. Left out: at two thirds of the "
+        "model's depth",
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         default="auto", description="auto: bfloat16 where the device multiplies it fast"
     )
@@ -138,9 +144,9 @@ class Phase(Section):
     """A stretch of training with one learning-rate schedule."""
 
     steps: Positive
-    lr: float = Field(gt=0, le=1.0)
+    lr: float = Field(default=5e-4, gt=0, le=1.0, description="left out: by the model's width")
     schedule: Literal["cosine", "constant", "linear"] = "cosine"
-    warmup: Count = 10
+    warmup: Count | None = Field(default=None, description="a twentieth of the steps unless given")
     end_factor: Share = Field(default=0.1, description="learning rate at the end, as a share of lr")
 
 
@@ -186,14 +192,14 @@ class TrainConfig(Section):
 
 
 class ARConfig(TrainConfig):
-    phases: tuple[Phase, ...] = Field(default=(Phase(steps=250, lr=3e-4),), min_length=1)
+    phases: tuple[Phase, ...] = Field(default=(Phase(steps=250),), min_length=1)
     blocks: Positive | None = Field(default=None, description="AR depth; K + 1 unless given")
     contrastive_weight: Weight = 0.1
     contrastive_temperature: Temperature = 0.1
 
 
 class AVConfig(TrainConfig):
-    phases: tuple[Phase, ...] = Field(default=(Phase(steps=160, lr=3e-4),), min_length=1)
+    phases: tuple[Phase, ...] = Field(default=(Phase(steps=160),), min_length=1)
     injection: Literal["blocks", "reference", "add"] = Field(
         default="blocks",
         description="where the vector enters, at the marker: in place of its embedding and of its "
@@ -224,12 +230,15 @@ class DecodingConfig(Section):
     no_repeat_ngram: Count = Field(
         default=3, description="no token n-gram twice in a text; 0 is off"
     )
+    repetition_penalty: float = Field(
+        default=1.2, ge=1, le=2, description="of a word that the text has said; 1 is off"
+    )
 
 
 class PairConfig(TrainConfig):
     """Adaptation of the AR to the AV's own texts for training rows."""
 
-    phases: tuple[Phase, ...] = Field(default=(Phase(steps=60, lr=1e-4),), min_length=1)
+    phases: tuple[Phase, ...] = Field(default=(Phase(steps=60),), min_length=1)
     rows: Positive = Field(default=480, description="training rows whose AV text is generated")
     label_share: Share = Field(
         default=0.25, description="share of each batch that keeps teacher labels"
@@ -265,6 +274,14 @@ class ReportConfig(Section):
     rows: Positive = Field(default=20, description="rows shown in full")
 
 
+class WatchConfig(Section):
+    """What is done about a training while it runs; no stage's result depends on it."""
+
+    stop_if_blind: bool = Field(
+        default=False, description="end a training of which two measurements show nothing read"
+    )
+
+
 class StartConfig(Section):
     """Halves whose training goes on here with other settings; the new one names its parent."""
 
@@ -290,6 +307,7 @@ class RunConfig(Section):
     pair: PairConfig = PairConfig()
     eval: EvalConfig = EvalConfig()
     report: ReportConfig = ReportConfig()
+    watch: WatchConfig = WatchConfig()
     start: StartConfig | None = Field(default=None, description="halves to go on from")
 
     @model_validator(mode="after")

@@ -107,6 +107,7 @@ class Provenance(Part):
     max_tokens: int = 256
     max_new_tokens: int = 96
     no_repeat_ngram: int = 0
+    repetition_penalty: float = 1.0
     embedding_norm: float | None = None
     activation_norm: float | None = None
     mean_unit_file: str | None = None

@@ -17,6 +17,7 @@ FEW_EVENTS = 5  # rows of the rarer of two values; with fewer, how they cluster 
 POWER = 0.8  # chance of finding an effect that is called detectable
 
 Floats = NDArray[Any]
+ROUNDING = 1e-9  # an error below it, of values up to 1, is that of adding them up
 Side = Literal["greater", "less", "two-sided"]
 
 
@@ -88,7 +89,8 @@ def estimate_share(values: Floats, clusters: Sequence[str]) -> Estimate:
     if documents < 2:
         return Estimate(mean, -np.inf, np.inf, len(values), documents)
     spread = max(mean * (1 - mean), 0.0)
-    size = spread / found.error**2 if spread > 0 and found.error > 0 else float(documents)
+    told_apart = spread > 0 and found.error > ROUNDING
+    size = spread / found.error**2 if told_apart else float(documents)
     if np.isin(values, (0.0, 1.0)).all():
         rarer = min(values.sum(), len(values) - values.sum())
         size = min(size, documents if rarer < FEW_EVENTS else len(values))

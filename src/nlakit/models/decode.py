@@ -17,12 +17,16 @@ class Decoding:
     """How texts are drawn. Temperature 0 is greedy; `seed` keys the draws of row i by (seed, i).
 
     no_repeat_ngram k keeps a k-gram of tokens from occurring twice in one text; 0 is off.
+    repetition_penalty p divides the positive logits of what a text has said, and multiplies the
+    negative ones (Keskar et al. 2019, CTRL, section 4.1); 1 is off. Here for words alone: a text
+    needs its commas and its end again.
     """
 
     max_new_tokens: int
     temperature: float = 0.0
     seed: int = 0
     no_repeat_ngram: int = 0
+    repetition_penalty: float = 1.0
 
 
 def decode(
@@ -32,9 +36,11 @@ def decode(
     close: list[int],
     decoding: Decoding,
     first_row: int = 0,
+    words: torch.Tensor | None = None,
 ) -> list[list[int]]:
     """Token ids a row, without the closing tag, for equal-length prompts `(b, t)`.
 
+    words: which tokens `(v,)` the repetition penalty is for; all of them unless given.
     A row ends at the closing tag's ids, at an end-of-sequence token, or at the token limit.
     Raises DataError if outputs at the prompt are not finite.
     """
@@ -50,7 +56,10 @@ def decode(
         logits = head.logits(hidden)
         if ids is prompt:  # what overflows does so from the start
             check_finite(hidden, "the verbalizer's outputs", str(hidden.dtype).split(".")[-1])
-        _ban_repeats(logits, [made[row] for row in alive], decoding.no_repeat_ngram)
+        said = [made[row] for row in alive]
+        _ban_repeats(logits, said, decoding.no_repeat_ngram)
+        if decoding.repetition_penalty != 1:
+            _penalise(logits, said, decoding.repetition_penalty, words)
         tokens = _choose(logits, decoding.temperature, [generators[row] for row in alive])
         del logits  # the next step's need the room
         keep = []
@@ -118,3 +127,14 @@ def _ban_repeats(logits: torch.Tensor, texts: list[list[int]], size: int) -> Non
         for start in range(len(text) - size + 1):
             if text[start : start + size - 1] == tail:
                 logits[row, text[start + size - 1]] = -torch.inf
+
+
+def _penalise(
+    logits: torch.Tensor, texts: list[list[int]], penalty: float, words: torch.Tensor | None
+) -> None:
+    for row, text in enumerate(texts):
+        ids = torch.tensor(sorted(set(text)), dtype=torch.long, device=logits.device)
+        if words is not None:
+            ids = ids[words[ids]]
+        values = logits[row, ids]
+        logits[row, ids] = torch.where(values > 0, values / penalty, values * penalty)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from nlakit.config.from_model import Shape
 from nlakit.config.sections import RunConfig, SubjectConfig
 from nlakit.errors import ConfigError, ModelError, first_line
-from nlakit.models.embedded import source_of
+from nlakit.models.gguf import source_of
 
 # Families over which tests/models runs every property. Others are checked when they are loaded.
 TESTED = frozenset(
@@ -53,17 +54,29 @@ def unloadable(config: SubjectConfig, error: Exception) -> ModelError:
     )
 
 
-def check_lengths(config: RunConfig) -> None:
-    """Raise ConfigError for settings that make texts longer than the subject's positions reach,
-    ModelError if there is no such subject. Of the checkpoint, its configuration alone is read."""
+def text_config_of(subject: SubjectConfig) -> Any:
+    """The configuration of a subject's text model; of the checkpoint nothing else is read. Raises
+    ModelError if there is no such subject."""
     from huggingface_hub.errors import StrictDataclassError
 
-    subject = config.subject
     try:
         found = read_config(source_of(subject.model), reading_options(subject))
     except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
         raise unloadable(subject, error) from error
-    limit = position_limit(found.get_text_config(decoder=True))
+    return found.get_text_config(decoder=True)
+
+
+def shape_of(subject: SubjectConfig) -> Shape:
+    """Depth and width of a subject. Raises ModelError if its configuration cannot be read."""
+    found = text_config_of(subject)
+    return Shape(blocks=found.num_hidden_layers, width=found.hidden_size)
+
+
+def check_lengths(config: RunConfig) -> None:
+    """Raise ConfigError for settings that make texts longer than the subject's positions reach,
+    ModelError if there is no such subject."""
+    subject = config.subject
+    limit = position_limit(text_config_of(subject))
     halves = {"ar": config.ar, "av": config.av, "pair": config.pair}
     asked = {f"{name}.max_tokens": half.max_tokens for name, half in halves.items()}
     asked["decoding.max_new_tokens"] = config.decoding.max_new_tokens

@@ -21,7 +21,6 @@ from nlakit.core.injection import inject
 from nlakit.core.prompts import encode
 from nlakit.core.text.tokenizer import SAMPLE, begins_with_bos, check_round_trip, put_bos
 from nlakit.errors import DataError, ModelError, first_line
-from nlakit.models.embedded import source_of
 from nlakit.models.families import (
     LAYER_NAMES,
     NORM_NAMES,
@@ -37,6 +36,7 @@ from nlakit.models.families import (
     text_config,
     unloadable,
 )
+from nlakit.models.gguf import source_of
 from nlakit.models.head import head_of
 from nlakit.models.precision import check_finite, pick_device, settled
 from nlakit.models.quantise import check_quantisation, loading_options, prepare

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,9 @@ class Verbalizer(nn.Module):
             chunk = None if injected is None else injected[start : start + size]
             ids = torch.tensor([self.prompt] * size, device=self.device)
             with self.injecting(chunk):
-                found = decode(self.model, self.decoder, ids, self.close, decoding, start)
+                found = decode(
+                    self.model, self.decoder, ids, self.close, decoding, start, self.words
+                )
             written = [self.tokenizer.decode(row, skip_special_tokens=True) for row in found]
             opening = self.contract.nlakit.av_open.strip()
             texts += [text.strip().removeprefix(opening).strip() for text in written]
@@ -242,7 +245,20 @@ class Verbalizer(nn.Module):
         recorded = self.contract.nlakit
         room = (self.positions or math.inf) - len(self.prompt)
         limit = int(min(recorded.max_new_tokens, room))
-        return Decoding(limit, no_repeat_ngram=recorded.no_repeat_ngram)
+        return Decoding(
+            limit,
+            no_repeat_ngram=recorded.no_repeat_ngram,
+            repetition_penalty=recorded.repetition_penalty,
+        )
+
+    @cached_property
+    def words(self) -> torch.Tensor:
+        """Which token ids `(v,)` hold a letter."""
+        size = len(head_of(self.model).weight)  # some heads are longer than their vocabulary
+        pieces = self.tokenizer.convert_ids_to_tokens(range(min(size, len(self.tokenizer))))
+        found = [piece is not None and any(map(str.isalpha, piece)) for piece in pieces]
+        found += [False] * (size - len(found))
+        return torch.tensor(found, device=self.device)
 
     def save(self, folder: Path) -> None:
         """Adapter or own weights, and sidecar."""

@@ -19,7 +19,9 @@ from nlakit.run.folder import atomic_write, sha256_once
 FILE = ".inputs.json"
 KEPT = ("bytes", "mtime_ns", "sha256")
 LARGE = 16 << 20  # bytes
-MODEL_ENDINGS = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py")
+MODEL_ENDINGS = (
+    ".safetensors", ".bin", ".gguf", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py"
+)  # fmt: skip
 
 # What the settings name → the files that are read there. What is not on this machine is left out.
 Reads = Mapping[str, Iterable[Path]]
@@ -32,15 +34,18 @@ def nothing(config: RunConfig) -> Reads:
 
 
 def model_files(name: str | None) -> Reads:
-    """The files of a model that lies in a folder; none for a hub id or a packaged model."""
-    folder = Path(name) if name else None
-    if folder is None or not folder.is_dir():
+    """The files of a model that lies in a folder or is a GGUF; none for a hub id or a packaged
+    model."""
+    path = Path(name) if name else None
+    if path is not None and path.is_file():
+        return {str(name): [path]}
+    if path is None or not path.is_dir():
         return {}
-    return {str(name): [p for p in folder.iterdir() if p.suffix in MODEL_ENDINGS]}
+    return {str(name): [p for p in path.iterdir() if p.suffix in MODEL_ENDINGS]}
 
 
 def subject_files(config: RunConfig) -> Reads:
-    """The subject's files, where it is a folder."""
+    """The subject's files, where it is a folder or a GGUF."""
     return model_files(config.subject.model)
 
 

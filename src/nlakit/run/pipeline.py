@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from nlakit.config.from_model import fitted, needs_model
 from nlakit.config.sections import RunConfig
 from nlakit.errors import ConfigError
 from nlakit.run.folder import FOLDERS, Manifest, RunDir
@@ -68,7 +69,7 @@ def run(
     rundir = RunDir(path)
     rundir.check_format()
     with rundir.lock():
-        config = settled(begun_in(config, rundir))
+        config = settled(begun_in(with_model_settings(config), rundir))
         wanted = [name for name in needed(config) if name in stages]
         redone = with_children(redo)
         check_subject(config, rundir, wanted, redone)
@@ -106,6 +107,19 @@ def begun_in(config: RunConfig, rundir: RunDir) -> RunConfig:
         return config
     recorded = yaml.safe_load(file.read_text(encoding="utf-8"))["subject"]["dtype"]
     return _with_dtype(config, recorded)
+
+
+def with_model_settings(config: RunConfig) -> RunConfig:
+    """The configuration with the layer and the learning rates that it leaves to the model. Imported
+    tables name their layer.
+
+    Raises ModelError if something is left out and the model's configuration cannot be read.
+    """
+    if config.tables.source or not needs_model(config):
+        return config
+    from nlakit.models.families import shape_of
+
+    return fitted(config, shape_of(config.subject))
 
 
 def settled(config: RunConfig) -> RunConfig:

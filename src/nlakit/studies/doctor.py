@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from nlakit.config.sections import SubjectConfig
-from nlakit.models.embedded import NAMES, PACKAGE, RECORD, cache_folder
+from nlakit.models.gguf import NAMES, PACKAGE, RECORD, cache_folder
 
 if TYPE_CHECKING:
     import torch

@@ -38,7 +38,7 @@ def depth_and_width(config: SubjectConfig) -> tuple[int, int]:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
-    from nlakit.models.embedded import source_of
+    from nlakit.models.gguf import source_of
 
     source = source_of(config.model)
     try:

@@ -167,7 +167,7 @@ def trial_settings(config: ARConfig, steps: int) -> ARConfig:
     Nothing is tracked, and no checkpoint is left that another trial could go on from.
     """
     first = config.phases[0]
-    phase = first.model_copy(update={"steps": steps, "warmup": min(first.warmup, steps // 10)})
+    phase = first.model_copy(update={"steps": steps, "warmup": None})
     once = {"checkpoint_every": steps, "measure_every": steps, "trackers": ()}
     return config.model_copy(update={"phases": (phase,), **once})
 

@@ -15,14 +15,14 @@ from torch.nn.functional import normalize
 from nlakit.config.sections import ARConfig, PairConfig, RunConfig
 from nlakit.core.contract import Contract
 from nlakit.core.metrics import baseline, centred_cosine, fve_rows
-from nlakit.core.statistics import derangement
+from nlakit.core.statistics import derangement, paired_difference
 from nlakit.files.rows import TableRows, read_mean, read_rows
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
 from nlakit.run.folder import Rows, RunDir
 from nlakit.run.inputs import training_files
 from nlakit.run.stage import stage
-from nlakit.train.loop import Trainer
+from nlakit.train.loop import Reading, Trainer
 
 
 def ar_loss(
@@ -54,6 +54,13 @@ def ar_loss(
 
 class ARTask:
     """AR regression: texts (labels, or the AV's own) to vectors."""
+
+    reading = Reading(
+        "gain_fve",
+        "gain_low",
+        "it reconstructs no better than from the empty text: it does not read the text",
+        "a higher learning rate, more steps, or labels that say more (`nlakit labels --try`)",
+    )
 
     def __init__(
         self,
@@ -93,21 +100,24 @@ class ARTask:
 
 
 def measure_ar(module: Reconstructor, rows: TableRows, mean: NDArray[Any]) -> dict[str, float]:
-    """FVE and centred cosine of an AR on labels beside empty text and another row's label.
+    """FVE and centred cosine of an AR on labels beside empty text and another row's label; the FVE
+    over that of the empty text with the lower end of its interval over documents.
 
     The FVE's denominator is that of the rows at hand, with ū of the training parts.
     """
     base = baseline(rows.vectors, mean)
     partners = derangement(rows.doc_ids)
     other = [rows.texts[partner] if partner >= 0 else "" for partner in partners]
-    result = {}
+    result, fve = {}, {}
     for name, texts in (("real", rows.texts), ("empty", [""]), ("other", other)):
         made = module.reconstruct(texts)
         if len(made) == 1:
             made = np.repeat(made, len(rows), axis=0)
-        result[f"fve_{name}"] = float(fve_rows(rows.vectors, made, base).mean())
+        fve[name] = fve_rows(rows.vectors, made, base)
+        result[f"fve_{name}"] = float(fve[name].mean())
         result[f"centred_{name}"] = float(centred_cosine(rows.vectors, made, mean).mean())
-    return result
+    gain = paired_difference(fve["real"], fve["empty"], rows.doc_ids)
+    return result | {"gain_fve": gain.mean, "gain_low": gain.low}
 
 
 def prepared_contract(contract: Contract, config: RunConfig) -> Contract:
@@ -147,7 +157,7 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
         enable_checkpointing(module.decoder)
     held_out = held_out.head(config.ar.measure_rows)
     task = ARTask(module, rows.texts, rows.vectors, held_out, mean, config.ar)
-    summary = Trainer(task, config.ar, folder, config.seed).run("AR")
+    summary = Trainer(task, config.ar, folder, config.seed, config.watch.stop_if_blind).run("AR")
     module.contract.nlakit.scores = {"held_out": summary["last"]}
     module.save(folder)
     copy_mean(rundir, folder)

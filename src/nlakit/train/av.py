@@ -13,7 +13,7 @@ from nlakit.config.sections import AVConfig, RunConfig
 from nlakit.core.contract import Contract
 from nlakit.core.injection import NORM_MATCHED, Injection
 from nlakit.core.scaling import check_scale
-from nlakit.core.statistics import derangement
+from nlakit.core.statistics import derangement, paired_difference
 from nlakit.files.rows import TableRows, read_mean, read_rows
 from nlakit.models.subject import load_subject
 from nlakit.models.verbalizer import Verbalizer
@@ -22,11 +22,19 @@ from nlakit.run.inputs import training_files
 from nlakit.run.progress import say
 from nlakit.run.stage import stage
 from nlakit.train.ar import copy_mean, enable_checkpointing
-from nlakit.train.loop import Trainer
+from nlakit.train.loop import Reading, Trainer
 
 
 class AVTask:
     """Next-token loss of labels after the prompt that carries the activation."""
+
+    reading = Reading(
+        "gap_nats",
+        "gap_low",
+        "it writes labels as well from another row's vector: it does not read the vector",
+        "a higher learning rate, more steps, av.injection: blocks, or another layer "
+        "(`nlakit layers`)",
+    )
 
     def __init__(
         self, module: Verbalizer, rows: TableRows, held_out: TableRows, config: AVConfig
@@ -48,7 +56,8 @@ class AVTask:
 
 
 def measure_av(module: Verbalizer, rows: TableRows, max_tokens: int) -> dict[str, float]:
-    """Loss of labels with the right vector and with another document's; the gap in nats a token.
+    """Loss of labels with the right vector and with another document's; the gap in nats a token,
+    and the lower end of its interval over documents.
 
     A loss that falls while the gap stays at zero is posterior collapse.
     """
@@ -58,10 +67,12 @@ def measure_av(module: Verbalizer, rows: TableRows, max_tokens: int) -> dict[str
     injected = module.scaled(rows.vectors)
     right = module.label_loss(injected[usable], texts, max_tokens=max_tokens)
     wrong = module.label_loss(injected[partners[usable]], texts, max_tokens=max_tokens)
+    gap = paired_difference(wrong, right, [rows.doc_ids[row] for row in usable])
     return {
         "loss_right": float(right.mean()),
         "loss_other": float(wrong.mean()),
-        "gap_nats": float((wrong - right).mean()),
+        "gap_nats": gap.mean,
+        "gap_low": gap.low,
     }
 
 
@@ -125,7 +136,7 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     mean = read_mean(rundir.need("tables"))
     module = build(config, contract, load_subject(config.subject), mean)
     task = AVTask(module, rows, held_out.head(config.av.measure_rows), config.av)
-    summary = Trainer(task, config.av, folder, config.seed).run("AV")
+    summary = Trainer(task, config.av, folder, config.seed, config.watch.stop_if_blind).run("AV")
     module.contract.nlakit.scores = {"held_out": summary["last"]}
     module.save(folder)
     copy_mean(rundir, folder)

@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,19 +19,34 @@ from accelerate import Accelerator
 from torch import nn
 
 from nlakit.config.sections import TrainConfig
-from nlakit.errors import ModelError, RunError, first_line
+from nlakit.errors import LimitReached, ModelError, RunError, first_line
 from nlakit.files.text import as_json
 from nlakit.run.folder import atomic_write
-from nlakit.run.progress import ticker
+from nlakit.run.progress import say, ticker
 from nlakit.train.optimizer import LossScale, MasterAdamW, learning_rate
 
 KEEP_CHECKPOINTS = 2
 WINDOW = 16
 GIVE_UP_AFTER = 20
+BLIND_AFTER = 2  # measurements in a row that show nothing read
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a measurement tells that a half reads what it is given: the interval of `measure`, whose
+    lower end it records as `low`, lies above 0. `blind` says what a half does that does not read,
+    `advice` what to try then."""
+
+    measure: str
+    low: str
+    blind: str
+    advice: str
 
 
 class Task(Protocol):
     """What a half brings to the loop."""
+
+    reading: Reading
 
     @property
     def module(self) -> nn.Module: ...
@@ -95,8 +111,11 @@ def trend(losses: Sequence[float]) -> dict[str, float | bool]:
 class Trainer:
     """Trains a task in a stage folder; `run` resumes from the newest checkpoint there."""
 
-    def __init__(self, task: Task, config: TrainConfig, folder: Path, seed: int) -> None:
+    def __init__(
+        self, task: Task, config: TrainConfig, folder: Path, seed: int, stop_if_blind: bool = False
+    ) -> None:
         self.task, self.config, self.folder, self.seed = task, config, folder, seed
+        self.stop_if_blind = stop_if_blind
         self.accelerator = Accelerator(
             gradient_accumulation_steps=config.accumulation,
             log_with=list(config.trackers) or None,
@@ -116,7 +135,8 @@ class Trainer:
     def run(self, label: str) -> dict[str, Any]:
         """Train to the last step; returns the summary that goes into `training.json`.
 
-        Raises ModelError if 20 steps in a row have a gradient that is not finite.
+        Raises ModelError if 20 steps in a row have a gradient that is not finite, and LimitReached
+        if the half does not read and is to stop then.
         """
         config = self.config
         first = self._resume()
@@ -145,7 +165,28 @@ class Trainer:
                 if done % config.checkpoint_every == 0 and done < config.steps:
                     self._save(done)
                 progress.advance(1, _note(record))
+                if self.task.reading.low in record:
+                    self._watch(label, done)
         return self._finish()
+
+    def _watch(self, label: str, done: int) -> None:
+        """Say, once, that two measurements in a row show nothing read; stop if that is wanted."""
+        reading = self.task.reading
+        measured = [record for record in self.records if reading.low in record]
+        blind = [record[reading.low] <= 0 for record in reversed(measured)]
+        in_a_row = blind.index(False) if False in blind else len(blind)
+        if in_a_row < BLIND_AFTER:
+            return
+        found = f"{reading.measure} {measured[-1][reading.measure]:.3g}, its interval touches 0"
+        if self.stop_if_blind:
+            self._save(done)
+            raise LimitReached(
+                f"{label}: after {done} steps {reading.blind}",
+                found=found,
+                do=f"{reading.advice}; without --stop-if-blind the training goes on",
+            )
+        if in_a_row == BLIND_AFTER:
+            say(f"{label}: after {done} steps {reading.blind} ({found}); try: {reading.advice}")
 
     def _step(self, step: int, lengths: Sequence[int]) -> dict[str, Any]:
         config, world = self.config, self.accelerator.num_processes
@@ -250,5 +291,5 @@ class Trainer:
 
 def _note(record: dict[str, Any]) -> str:
     shown = [f"loss {record['loss']:.3f}"]
-    shown += [f"{k} {v:.3f}" for k, v in record.items() if k.startswith(("fve_", "gap_"))]
+    shown += [f"{k} {v:.3f}" for k, v in record.items() if k.startswith(("fve_", "gap_nats"))]
     return " ".join(shown)

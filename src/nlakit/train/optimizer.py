@@ -15,6 +15,8 @@ import torch
 from nlakit.config.sections import Phase
 from nlakit.models.quantise import check_installed
 
+WARMUP = 0.05  # of a phase's steps
+
 
 class LossScale:
     """The factor that keeps float16 gradients off zero: halved at a gradient that is not finite,
@@ -116,10 +118,11 @@ def learning_rate(phases: Sequence[Phase], step: int) -> float:
 
 
 def _phase_rate(phase: Phase, step: int) -> float:
-    if step < phase.warmup:
-        return phase.lr * (step + 1) / phase.warmup
+    warmup = round(WARMUP * phase.steps) if phase.warmup is None else phase.warmup
+    if step < warmup:
+        return phase.lr * (step + 1) / warmup
     if phase.schedule == "constant":
         return phase.lr
-    done = (step - phase.warmup) / max(phase.steps - phase.warmup, 1)
+    done = (step - warmup) / max(phase.steps - warmup, 1)
     shape = 0.5 * (1 + math.cos(math.pi * done)) if phase.schedule == "cosine" else 1 - done
     return phase.lr * (phase.end_factor + (1 - phase.end_factor) * shape)

@@ -45,6 +45,7 @@ def decoding_contract(config: RunConfig, rundir: RunDir) -> Contract:
     contract = read_contract(rundir.need("av"))
     contract.nlakit.max_new_tokens = config.decoding.max_new_tokens
     contract.nlakit.no_repeat_ngram = config.decoding.no_repeat_ngram
+    contract.nlakit.repetition_penalty = config.decoding.repetition_penalty
     return contract
 
 
@@ -102,7 +103,7 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     if settings.gradient_checkpointing:
         enable_checkpointing(module.decoder)
     task = ARTask(module, inputs.texts, inputs.vectors, held_out, read_mean(source), settings)
-    summary = Trainer(task, settings, folder, config.seed).run("pair")
+    summary = Trainer(task, settings, folder, config.seed, config.watch.stop_if_blind).run("pair")
     parent = rundir.manifest("ar")
     module.contract.nlakit.parent = f"ar:{parent.identity()}" if parent else None
     module.contract.nlakit.scores = {"held_out_av_texts": summary["last"]}

@@ -13,7 +13,7 @@ from nlakit.core.prompts import encode
 from nlakit.core.text.characters import character_ends, last_tokens
 from nlakit.core.text.transforms import first_tokens
 from nlakit.evaluate.conditions import last_source_tokens
-from nlakit.models.embedded import embedded_model
+from nlakit.models.gguf import embedded_model
 from tests.tokenizers import SlowBytes, byte_level, with_dummy_space
 
 SAMPLES = ["a👩‍🚀é!", "שלום עולם", "السَّلام عليكم", "祝㊗日本 の", "𓀀𓀁a", "ﷺ", "plain text"]

@@ -19,7 +19,8 @@ THINGS = "whale tax garden engine psalm river ledger violin".split()
 SOURCES = [f"About the {thing}, and {i} more of the kind." for i, thing in enumerate(THINGS)]
 LABELS = [f"A {thing} is named; number {i} follows." for i, thing in enumerate(THINGS)]
 SHARES = ("unique_40", "unique_80", "unique_120", "unique_200", "unique", "duplicate", "empty",
-          "loop", "other_script", "cjk", "cut", "self_bleu", "words")  # fmt: skip
+          "loop", "other_script", "cjk", "cut", "self_bleu", "words", "repeated_items",
+          "content_words")  # fmt: skip
 
 
 def of(texts: list[str], labels: list[str] | None = None) -> Part:
@@ -52,6 +53,15 @@ def test_planted_mode_3_template_collapse() -> None:
         if (one["measure"], one["condition"]) == ("unique", "explanation")
     )
     assert record["gain"] == pytest.approx(1 / 8 - 1) and record["gain_high"] < 0
+
+
+def test_planted_lists_that_repeat_themselves() -> None:
+    part = of([f"It speaks of {one}, {one} and {one}." for one in THINGS])
+    assert mean(part, "repeated_items") == pytest.approx(2 / 3)
+    assert np.isnan(part.of("repeated_items", "label")).all()  # these have no list
+    assert mean(part, "content_words") == pytest.approx(
+        sum(len(one) > 4 for one in THINGS) / len(THINGS) + 1  # and `speaks`
+    )
 
 
 def test_planted_mode_4_cut_texts_are_named() -> None:

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from nlakit.core.prompts import encode
+from nlakit.core.text.claims import claims
+from nlakit.core.text.lists import repeated_items
 from nlakit.core.text.stats import SAMPLE, cut_length, distinct_2, openings, scripts_of, text_rows
 from nlakit.evaluate.bench import Bench, Part, Values
 from nlakit.models.verbalizer import Verbalizer
 
 
 def measure(bench: Bench) -> Part:
-    """The part `collapse`: the measures of `text_rows`, and `hit_token_limit` with an AV, under
-    `explanation` beside its reference `label`, which had the same sources to say.
+    """The part `collapse`: the measures of `text_rows`, `repeated_items` of lists, `content_words`
+    (how many different ones of five letters or more, no stop words), and `hit_token_limit` with an
+    AV, under `explanation` beside its reference `label`, which had the same sources to say.
 
     A script is wrong if neither the sources nor the labels use it.
     """
@@ -29,6 +32,8 @@ def measure(bench: Bench) -> Part:
         part.notes.append("hit_token_limit not measured: it needs the verbalizer's tokenizer")
     for condition, texts in conditions.items():
         found = text_rows(texts, scripts, bench.seed)
+        found["repeated_items"] = np.array([repeated_items(text) for text in texts])
+        found["content_words"] = np.array([content_words(text) for text in texts])
         if bench.av is not None:
             found["hit_token_limit"] = at_limit(bench.av, texts)
         reference = condition == "explanation" and "label" in conditions
@@ -44,6 +49,10 @@ def measure(bench: Bench) -> Part:
     if len(bench) > SAMPLE:
         part.notes.append(f"self_bleu and distinct_2: over {SAMPLE} random texts with words")
     return part
+
+
+def content_words(text: str) -> float:
+    return float(sum(claim.kind == "word" for claim in claims(text)))
 
 
 def at_limit(av: Verbalizer, texts: Sequence[str]) -> Values:

@@ -11,7 +11,7 @@ from nlakit.core.contract import FILE, Contract
 from nlakit.errors import DataError
 from nlakit.files.markdown import cell, code, environment
 from nlakit.files.text import read_record
-from nlakit.models.embedded import NAMES as EMBEDDED
+from nlakit.models.gguf import NAMES as EMBEDDED
 from nlakit.publish.hub.parcel import STAGES, Parcel
 from nlakit.publish.report.numbers import interval, num, percent
 

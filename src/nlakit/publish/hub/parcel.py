@@ -14,7 +14,7 @@ import yaml
 from nlakit.core.contract import FILE, Contract, read_contract
 from nlakit.errors import ConfigError, ContractError, DataError, RunError
 from nlakit.files.text import as_json
-from nlakit.models.embedded import NAMES as EMBEDDED
+from nlakit.models.gguf import NAMES as EMBEDDED
 from nlakit.publish.hub.contents import cleaned_page
 from nlakit.publish.hub.places import inside, visible_files
 from nlakit.run.folder import FOLDERS, RunDir, read_exact

@@ -134,6 +134,8 @@ MEANINGS = {
     "unique": ("Unique", "1 by the number of rows with the same text"),
     "duplicate": ("Doubles", "share of texts that another row has too"),
     "loop": ("Loops", "share with a group of one to three words three times in a row"),
+    "repeated_items": ("Repeated items", "share of list items that their list has said"),
+    "content_words": ("Content words", "different words of five letters or more, no stop words"),
     "other_script": ("Other script", "share with over a fifth of the letters in another one"),
     "cjk": ("CJK", "share with at least one such letter"),
     "cut": ("Cut", "share that stops unfinished at one and the same length"),
