@@ -205,7 +205,7 @@ def test_settings_of_a_trial(toy_folder: Callable[[str], Path], tmp_path: Path) 
     config = build_config(toy_folder("gemma3"), tmp_path / "no.jsonl", phases=phases).ar
     made = trial_settings(config, 80)
     assert made.steps == 80 and len(made.phases) == 1
-    assert made.phases[0].warmup == 8 and made.phases[0].lr == 0.02
+    assert made.phases[0].warmup is None and made.phases[0].lr == 0.02
     assert made.checkpoint_every == 80 and made.lora == config.lora
 
 

@@ -119,11 +119,12 @@ class OfflineLabeler:
         return [self.background.spelled(written[w]) for w in distinct(best, leave_out, TOPIC_WORDS)]
 
     def _clause_words(self, clause: str, leave_out: Sequence[str]) -> list[str]:
-        """Content words of the clause, latest first, so out of order."""
+        """Content words of the clause, latest first, so out of order; known ones if there are."""
         found = [match.group() for match in WORD.finditer(clause)][-14:]
         written = {form.lower(): form for form in found}
-        latest = [word for word in reversed(written) if self.background.known(word)]
-        picked = distinct(latest, leave_out, CLAUSE_WORDS)
+        latest = [*reversed(written)]
+        known = [word for word in latest if self.background.known(word)]
+        picked = distinct(known, leave_out, CLAUSE_WORDS) or distinct(latest, leave_out, 1)
         return [self.background.spelled(written[word]) for word in picked]
 
 
