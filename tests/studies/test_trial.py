@@ -180,7 +180,7 @@ def test_labels_of_a_file_are_tried_from_the_command_line(
     assert "all 180 rows at this cost a row: about $0.00" in said
     assert "no difference" in said or "nor" in said  # they are the offline labels
     report = json.loads((tmp_path / "toy" / "trial" / "trial.json").read_text())
-    assert report["labelers"] == ["file", "offline-3"]
+    assert report["labelers"] == ["file", "offline-4"]
     assert report["difference"]["fve"]["mean"] == 0
     chosen = ["--set", "labels.labeler=offline"]
     offline = CliRunner().invoke(app, ["labels", str(tmp_path / "toy"), "--try", "9", *chosen])

@@ -138,10 +138,12 @@ def test_there_and_back_loses_nothing(finished: RunDir, tmp_path: Path, suffix: 
 
 
 def test_there_and_back_in_two_runs(tmp_path: Path) -> None:
-    first = build_run(tmp_path / "one", None)
+    alike: dict[str, Any] = {"max_duplicate_share": 1.0}
+    first = build_run(tmp_path / "one", None, labels=alike)
     labels.run(load_config(first.path / "config.yaml"), first)
     export_labels(first, tmp_path / "out" / "labels.parquet")
-    settings = {"labeler": "file", "file": {"path": str(tmp_path / "out")}, "rows_per_chunk": 5}
+    file = {"path": str(tmp_path / "out")}
+    settings = alike | {"labeler": "file", "file": file, "rows_per_chunk": 5}
     second = build_run(tmp_path / "two", None, labels=settings)
     labels.run(load_config(second.path / "config.yaml"), second)
     old, new = (read_table(run.need("labels")) for run in (first, second))
