@@ -129,3 +129,15 @@ def test_the_commands_take_a_folder_of_a_repository(
     both = ["someone/nla/rl/iter_100", target, "--with", "someone/nla/rl/critic_latest"]
     found = CliRunner().invoke(app, ["import", *both, *said])
     assert found.exit_code == 0 and NLA.load(target, device="cpu").ar is not None
+
+
+def test_a_mistyped_folder_below_one_that_is_here_is_not_asked_of_a_hub(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    with pytest.raises(ContractError, match="half in runs/demo/08_par; found: no"):
+        find_halves("runs/demo/08_par")
+    assert not hub.log
+    with pytest.raises(ContractError, match="runs/other/av is no local folder and cannot be had"):
+        find_halves("runs/other/av")

@@ -18,6 +18,8 @@ from nlakit.core.metrics import cosine
 from nlakit.errors import ConfigError, ContractError
 from nlakit.models.foreign.convert import export_pair, import_pair
 from nlakit.models.nla import NLA
+from nlakit.models.reconstructor import Reconstructor
+from tests.conftest import build_contract
 from tests.models.test_foreign import TEXTS, edit, pair
 from tests.models.test_foreign_adapters import ATTENTION, TEXT, assert_read_exactly, logits
 from tests.reader_kitft import ReferenceAR, ReferenceAV
@@ -173,6 +175,17 @@ def test_an_ar_with_and_without_a_bos_is_read_exactly(
         return
     with pytest.raises(ContractError, match="has no BOS, and the reference puts one before it"):
         export_pair(again, tmp_path / "theirs", "kitft")
+
+
+def test_a_training_that_goes_on_with_another_bos_says_so(
+    critic: Path, toy_subject: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import_pair([critic], tmp_path / "ours", ar_bos="no", **CPU)
+    subject = toy_subject("llama")
+    ours = Reconstructor(subject, build_contract(subject, role="ar"), None, 0)
+    ours.adopt(tmp_path / "ours" / "ar")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "trained with another BOS of the prompt: False, and goes on with True" in said
 
 
 def test_without_a_bos_in_the_tokenizer_there_is_nothing_to_state(critic: Path) -> None:

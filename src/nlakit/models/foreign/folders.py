@@ -54,7 +54,8 @@ def _halves_at(path: str | Path) -> dict[str, Path]:
     if not root.exists():
         if str(path) == "demo":
             root = Path(str(files("nlakit") / "box"))
-        elif found := HUB_PATH.fullmatch(str(path)):
+        # A mistyped folder below one that is here is no repository.
+        elif (found := HUB_PATH.fullmatch(str(path))) and not Path(found[1]).exists():
             root = download(found[1], found[2].strip("/"))
     places = _half_places(lambda name: (root / name / FILE).exists())
     if not places:
@@ -95,24 +96,25 @@ def download(name: str, folder: str) -> Path:
 
     # Named, since the library reads the variable once, when it is imported.
     endpoint = os.environ.get("HF_ENDPOINT")
+    where = f"{name}/{folder}".rstrip("/")
     try:
         listed = HfApi(endpoint=endpoint).list_repo_files(name)
     except (OSError, ValueError, network_error()) as error:
         try:
             cached = snapshot_download(name, allow_patterns=[], local_files_only=True)
         except (OSError, ValueError):
-            raise _not_had(name, error) from error
+            raise _not_had(where, error) from error
         return Path(cached) / folder
     wanted = [glob.escape(file) for file in _of_halves(name, folder, listed)]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted, endpoint=endpoint)) / folder
     except (OSError, ValueError, network_error()) as error:
-        raise _not_had(name, error) from error
+        raise _not_had(where, error) from error
 
 
-def _not_had(name: str, error: Exception) -> ContractError:
+def _not_had(where: str, error: Exception) -> ContractError:
     return ContractError(
-        f"{name} is no local folder and cannot be had from the hub",
+        f"{where} is no local folder and cannot be had from the hub",
         found=first_line(error),
         do="check the name and the network; gated repositories need `hf auth login`",
     )
