@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nlakit.errors import ContractError
-from nlakit.models.foreign.convert import import_pair
+from nlakit.models.foreign.convert import export_pair, import_pair
 from nlakit.models.head import head_of
 from nlakit.models.nla import NLA
 from nlakit.models.verbalizer import Verbalizer
@@ -132,8 +132,8 @@ def test_idle_adapters_on_modules_that_ours_do_not_adapt(
 def test_adapters_on_linear_attention_are_read_and_kept(
     toy_folder: Any, vectors: np.ndarray, tmp_path: Path, family: str
 ) -> None:
-    """Read, and imported as ours; and rows that end at different steps leave the others alone in
-    the caches of both kinds of attention."""
+    """Read, imported as ours, and written as adapters again; and rows that end at different steps
+    leave the others alone in the caches of both kinds of attention."""
     base, folder = toy_folder(family), tmp_path / "av"
     write_av(base, folder, ATTENTION + DELTA)
     theirs = PeftAV(folder, base)
@@ -147,6 +147,11 @@ def test_adapters_on_linear_attention_are_read_and_kept(
     texts = again.av.explain(vectors)
     assert len(set(map(len, texts))) > 1
     assert [again.av.explain(vector[None])[0] for vector in vectors] == texts
+    export_pair(again, tmp_path / "theirs", "peft")
+    written = PeftAV(tmp_path / "theirs" / "av", base)
+    assert_read_exactly(again, written, vectors)
+    known = theirs.logits(vectors[0], TEXT, "add")
+    assert torch.allclose(written.logits(vectors[0], TEXT, "add"), known, atol=1e-3)
 
 
 def test_adapters_on_linear_attention_of_another_model_are_refused(
