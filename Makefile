@@ -13,9 +13,9 @@ demo: $(STAMP)
 	$(BIN)/nlakit run examples/demo.yaml --out runs/demo
 
 # Files of tests go to processes of one thread each: threads of two trainings would wait for each
-# other. Three on any machine: each holds models of its own, and some tests wait for a server. Files
-# with slow tests go first (see tests/conftest.py), so that none of them is left alone at the end.
-TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n 3 \
+# other. Four at most, since each holds models of its own. Files with slow tests go first (see
+# tests/conftest.py), so that none of them is left alone at the end.
+TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n logical --maxprocesses 4 \
 	--dist loadfile --no-loadscope-reorder
 
 test: check

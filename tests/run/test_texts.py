@@ -63,6 +63,7 @@ def test_a_run_ends_with_a_report_and_says_what_it_lost(
     settings["corpus"] |= {"special_tokens": "parse" if kind == "parsed chats" else "text"}
     settings["activations"] |= {"max_tokens": 300}
     settings["eval"] |= {"rows": 8}
+    settings["labels"]["max_duplicate_share"] = 0.2  # a random toy expects too little to tell apart
     config = parse_config(settings)
     rundir = pipeline.run(config, tmp_path / "run")
     assert list(rundir.folder("report").glob("*.html"))
