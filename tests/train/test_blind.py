@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from nlakit.cli import main
 from nlakit.config.sections import AVConfig, TrainConfig
 from nlakit.core.injection import Injection
 from nlakit.errors import LimitReached
@@ -77,6 +79,21 @@ def test_a_clean_av_is_not_named(
     found = train_toy(toy_subject, tmp_path, deaf=False, stop=True)
     assert found["last"]["gap_low"] > 0
     assert "does not read" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "stops"), [([], True), (["--no-stop-if-blind"], False), (["--stop-if-blind"], True)]
+)
+def test_an_option_that_is_not_given_leaves_the_setting_alone(
+    words: list[str], stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(main, "guarded", lambda config, *rest: seen.append(config))
+    monkeypatch.setattr(main.cli_eval, "show_run", lambda path: None)
+    file = tmp_path / "c.yaml"
+    file.write_text("watch: {stop_if_blind: true}\ntables: {source: nowhere}\n", encoding="utf-8")
+    assert CliRunner().invoke(main.app, ["run", str(file), *words]).exit_code == 0
+    assert [config.watch.stop_if_blind for config in seen] == [stops]
 
 
 class Scripted:

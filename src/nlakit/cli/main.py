@@ -77,11 +77,15 @@ def run(
     out: Out = None,
     redo: Redo = None,
     stop_if_blind: Annotated[
-        bool, typer.Option("--stop-if-blind", help="end a training that does not read")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--stop-if-blind/--no-stop-if-blind", help="end a training that does not read"
+        ),
+    ] = None,
 ) -> None:
     """Run every stage: skip the finished, resume the half-done."""
-    watch = [f"watch.stop_if_blind={str(stop_if_blind).lower()}"]
+    # Unsaid, it is what the configuration says.
+    watch = [] if stop_if_blind is None else [f"watch.stop_if_blind={str(stop_if_blind).lower()}"]
     config, path = resolve(target, out, [*(sets or []), *watch])
     guarded(config, path, redo or [], pipeline.STAGES)
     cli_eval.show_run(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -61,6 +62,12 @@ def converted(gguf: Path) -> Path:
 
     Raises ModelError if the file cannot be read, or what was made of it is damaged.
     """
+    found = gguf.stat()
+    return _converted(gguf, found.st_size, found.st_mtime_ns)
+
+
+@functools.cache  # every stage asks, and large files take long to hash
+def _converted(gguf: Path, size: int, changed: int) -> Path:
     digest = file_sha256(gguf)
     folder = cache_folder() / f"gguf-{digest[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -183,7 +183,7 @@ class Trainer:
             raise LimitReached(
                 f"{label}: after {done} steps {reading.blind}",
                 found=found,
-                do=f"{reading.advice}; without --stop-if-blind the training goes on",
+                do=f"{reading.advice}; with --no-stop-if-blind the training goes on",
             )
         if in_a_row == BLIND_AFTER:
             say(f"{label}: after {done} steps {reading.blind} ({found}); try: {reading.advice}")
