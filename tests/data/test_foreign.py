@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from nlakit.cli.files import import_
+from nlakit.cli.use.files import import_
 from nlakit.core.contract import read_contract, table_sidecar
 from nlakit.data import foreign
 from nlakit.data.foreign import export_tables, import_tables

@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from nlakit.cli import files as cli_files
+from nlakit.cli.use import files as cli_files
 from nlakit.config.sections import SubjectConfig
 from nlakit.core.contract import read_contract
 from nlakit.core.metrics import cosine

@@ -13,8 +13,8 @@ import yaml
 from typer.testing import CliRunner
 
 from nlakit.cli import evaluate as cli_evaluate
-from nlakit.cli import files as cli_files
 from nlakit.cli.main import app
+from nlakit.cli.use import files as cli_files
 from nlakit.core.contract import read_contract
 from nlakit.core.injection import NORM_MATCHED, Injection
 from nlakit.errors import ConfigError, ContractError

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from nlakit.cli.files import ArBos, Chat, Injection
 from nlakit.cli.options import Out, Sets, guarded, resolve
+from nlakit.cli.use.pair import ArBos, Chat, Injection
 from nlakit.config.load import parse_config, with_overrides
 from nlakit.config.sections import RunConfig
 from nlakit.core.shown import plain_table, shorter, span

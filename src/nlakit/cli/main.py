@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -21,37 +21,23 @@ from nlakit.cli import audit as cli_audit
 from nlakit.cli import card as cli_card
 from nlakit.cli import compare as cli_compare
 from nlakit.cli import evaluate as cli_eval
-from nlakit.cli import files as cli_files
 from nlakit.cli import hub as cli_hub
 from nlakit.cli import labels as cli_labels
 from nlakit.cli import layers as cli_layers
 from nlakit.cli import presets as cli_presets
-from nlakit.cli import probe as cli_probe
-from nlakit.cli.files import (
-    ArBlocks,
-    ArBos,
-    BaseModel,
-    Chat,
-    Device,
-    Injection,
-    Other,
-    Pair,
-    Precision,
-    load_pair,
-)
 from nlakit.cli.options import Out, Sets, Target, guarded, resolve
-from nlakit.cli.tables import check_output, emit, write_data
+from nlakit.cli.tables import write_data
+from nlakit.cli.use import explain as cli_explain
+from nlakit.cli.use import files as cli_files
+from nlakit.cli.use import probe as cli_probe
+from nlakit.cli.use import score as cli_score
 from nlakit.config.load import dump_config
 from nlakit.config.sections import RunConfig
 from nlakit.core.shown import plain_table
 from nlakit.errors import ConfigError, DataError, ExitCode, LimitReached, NlakitError
 from nlakit.files.places import quoted
-from nlakit.files.vectors import read_texts, read_vectors
 from nlakit.run import pipeline
 from nlakit.run.folder import RunDir
-
-if TYPE_CHECKING:
-    from nlakit.models.nla import Positions
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,11 +49,6 @@ console = Console(highlight=False)
 Redo = Annotated[
     list[str] | None, typer.Option("--redo", metavar="STAGE", help="replace a stage's result")
 ]
-TextFile = Annotated[
-    Path | None, typer.Option(help="an explanation a line, or .jsonl or .parquet of --save")
-]
-Format = Annotated[str, typer.Option("--format", help="table or jsonl")]
-Save = Annotated[Path | None, typer.Option("--save", help="write to this file (.jsonl, .parquet)")]
 
 
 @app.command()
@@ -222,119 +203,9 @@ def doctor() -> None:
         raise typer.Exit(ExitCode.PROBLEM)
 
 
-@app.command()
-def explain(
-    pair: Pair,
-    text: Annotated[str | None, typer.Argument()] = None,
-    position: Annotated[
-        list[str] | None,
-        typer.Option("--position", "-p", help="token index, may be negative; last or all"),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="every token of the text")] = False,
-    vectors: Annotated[Path | None, typer.Option(help="raw vectors (.parquet, .npy, .npz)")] = None,
-    parse: Annotated[
-        bool,
-        typer.Option("--parse", help="read <eos>, <start_of_turn>, ... in the text as tokens"),
-    ] = False,
-    format: Format = "table",
-    save: Save = None,
-    other: Other = None,
-    base_model: BaseModel = None,
-    precision: Precision = None,
-    ar_blocks: ArBlocks = None,
-    injection: Injection = None,
-    chat: Chat = None,
-    ar_bos: ArBos = None,
-    device: Device = "auto",
-) -> None:
-    """Put activations into words: those of a text at positions, or raw vectors from a file."""
-    check_output(format, save)
-    positions = "all" if every else _positions(position or [])
-    if (text is None) == (vectors is None):
-        raise ConfigError("give a text or --vectors", found="both" if text else "neither")
-    what = read_vectors(vectors) if vectors else text or ""
-    nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, ar_bos, device)
-    found = nla.explain(what, positions, special_tokens="parse" if parse else None)
-    emit(found.as_dicts(), format, save)
-
-
-def _positions(given: list[str]) -> Positions:
-    """Token indices, `last` or `all`, as `NLA.explain` takes them."""
-    if given == ["all"]:
-        return "all"
-    try:
-        return [-1 if one == "last" else int(one) for one in given] or "last"
-    except ValueError as error:
-        raise ConfigError(
-            "--position takes token indices, last, or all by itself",
-            found=", ".join(given),
-            do="for example -p 0 -p -1",
-        ) from error
-
-
-@app.command()
-def reconstruct(
-    pair: Pair,
-    texts: Annotated[list[str] | None, typer.Argument()] = None,
-    file: TextFile = None,
-    format: Format = "jsonl",
-    save: Save = None,
-    other: Other = None,
-    base_model: BaseModel = None,
-    precision: Precision = None,
-    ar_blocks: ArBlocks = None,
-    injection: Injection = None,
-    chat: Chat = None,
-    ar_bos: ArBos = None,
-    device: Device = "auto",
-) -> None:
-    """Turn explanations into vectors."""
-    check_output(format, save)
-    rows = read_texts(file) if file else list(texts or [])
-    if not rows:
-        raise ConfigError("give explanations, or --file")
-    nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, ar_bos, device)
-    made = nla.reconstruct(rows)
-    records = [
-        {"explanation": text, "activation_vector": vector.tolist()}
-        for text, vector in zip(rows, made, strict=True)
-    ]
-    emit(records, format, save)
-
-
-@app.command()
-def score(
-    pair: Pair,
-    vectors: Annotated[Path, typer.Option(help="raw vectors (.parquet, .npy, .npz), a row a text")],
-    texts: Annotated[list[str] | None, typer.Argument()] = None,
-    file: TextFile = None,
-    format: Format = "table",
-    save: Save = None,
-    other: Other = None,
-    base_model: BaseModel = None,
-    precision: Precision = None,
-    ar_blocks: ArBlocks = None,
-    injection: Injection = None,
-    chat: Chat = None,
-    ar_bos: ArBos = None,
-    device: Device = "auto",
-) -> None:
-    """Score explanations against vectors, with the empty text as a floor beside each."""
-    check_output(format, save)
-    rows = read_texts(file) if file else list(texts or [])
-    real = read_vectors(vectors)
-    nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, ar_bos, device)
-    found = nla.score(rows, real)
-    floors = nla.score([""] * len(rows), real)
-    records = [
-        {"explanation": text, **vars(one), "floor": floor.centred_cosine}
-        for text, one, floor in zip(rows, found, floors, strict=True)
-    ]
-    emit(records, format, save)
-
-
 for _commands in (
-    cli_audit, cli_compare, cli_probe, cli_card, cli_presets, cli_layers, cli_files, cli_hub
+    cli_explain, cli_score, cli_audit, cli_compare, cli_probe, cli_card, cli_presets, cli_layers,
+    cli_files, cli_hub,
 ):  # fmt: skip
     _commands.register(app)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -18,6 +18,8 @@ from nlakit.files.text import as_json
 console = Console(highlight=False)
 TABLE_COLUMNS = ("position", "token", "centred_cosine", "floor", "fve", "explanation")
 SAVED = (".jsonl", ".ndjson", ".parquet")
+Format = Annotated[str, typer.Option("--format", help="table or jsonl")]
+Save = Annotated[Path | None, typer.Option("--save", help="write to this file (.jsonl, .parquet)")]
 
 
 def check_output(format: str, save: Path | None) -> None:

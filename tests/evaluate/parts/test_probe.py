@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from nlakit.cli import probe as cli_probe
+from nlakit.cli.use import probe as cli_probe
 from nlakit.core import probing
 from nlakit.errors import DataError
 from nlakit.evaluate.bench import Part
@@ -214,5 +214,5 @@ def test_the_command_imports_nothing_heavy() -> None:
     import sys
 
     heavy = "{'torch', 'sklearn', 'transformers', 'matplotlib'}"
-    code = f"import sys, nlakit.cli.probe; assert not {heavy} & set(sys.modules)"
+    code = f"import sys, nlakit.cli.use.probe; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from nlakit.cli.files import ArBos, BaseModel, Chat, Device, Injection, Precision
+from nlakit.cli.use.pair import ArBos, BaseModel, Chat, Device, Injection, Precision
 from nlakit.errors import DataError, first_line
 
 if TYPE_CHECKING:
