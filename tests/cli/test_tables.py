@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from nlakit.cli import audit, evaluate, hub, main, presets, probe
+from nlakit.cli import audit, evaluate, hub, main, presets
 from nlakit.cli import compare as cli_compare
+from nlakit.cli.use import probe
 from nlakit.publish.report.parts import NAMES
 from nlakit.studies import layers, plan, trial
 
