@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nlakit.cli import main
+from nlakit.cli.use import explain
 from nlakit.errors import DataError, ExitCode
 from nlakit.publish.card import model_card
 from nlakit.publish.hub.hub import how_to_use
@@ -47,7 +48,7 @@ def test_libraries_are_quiet_unless_asked(monkeypatch: pytest.MonkeyPatch) -> No
     [([], "last"), (["all"], "all"), (["last"], [-1]), (["-2", "last", "0"], [-2, -1, 0])],
 )
 def test_positions_are_those_of_python(given: list[str], expected: Any) -> None:
-    assert main._positions(given) == expected
+    assert explain._positions(given) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_a_message_is_one_line_whatever_was_found() -> None:
 
 def test_exit_codes_have_names() -> None:
     """No command ends with a bare number."""
-    for module in Path(main.__file__).parent.glob("*.py"):
+    for module in Path(main.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("typer.Exit", "sys.exit"):
                 assert not any(isinstance(x, ast.Constant) for x in node.args), ast.unparse(node)

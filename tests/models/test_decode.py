@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nlakit.models.decode import Decoding, _penalise, decode
+from nlakit.models.decode import Decoding, Running, Text, _penalise, decode
 from nlakit.models.verbalizer import Verbalizer
 from tests.conftest import FAMILIES, SMALL_LORA, D, build_contract
 
@@ -57,10 +57,12 @@ def test_no_ngram_twice(toy_subject: Any, vectors: np.ndarray) -> None:
 
 
 def test_a_penalty_is_for_what_was_said_and_for_words_alone() -> None:
-    logits = torch.tensor([[2.0, -1.0, 3.0, 4.0], [2.0, -1.0, 3.0, 4.0]])
+    logits = torch.tensor([2.0, -1.0, 3.0, 4.0])
     words = torch.tensor([True, True, True, False])
-    _penalise(logits, [[0, 1, 3, 0], []], 2.0, words)
-    assert logits.tolist() == [[1.0, -2.0, 3.0, 4.0], [2.0, -1.0, 3.0, 4.0]]
+    _penalise(logits, [], 2.0, words)
+    assert logits.tolist() == [2.0, -1.0, 3.0, 4.0]
+    _penalise(logits, [0, 1, 3, 0], 2.0, words)
+    assert logits.tolist() == [1.0, -2.0, 3.0, 4.0]
 
 
 def test_a_strong_penalty_says_no_word_twice(toy_subject: Any, vectors: np.ndarray) -> None:
@@ -92,3 +94,81 @@ def test_no_injection_is_one_text(toy_subject: Any) -> None:
     texts = av.explain(None, count=3)
     assert len(texts) == 3
     assert len(set(texts)) == 1
+
+
+def join(running: Running, av: Verbalizer, vectors: np.ndarray, texts: list[Text]) -> None:
+    with torch.no_grad(), av.injecting(av.scaled(vectors)):
+        running.join(torch.tensor([av.prompt] * len(vectors)), texts)
+
+
+def finish(running: Running) -> None:
+    with torch.no_grad():
+        while running.texts:
+            running.step()
+
+
+def build_wide_av(toy_subject: Any, family: str) -> Verbalizer:
+    """An AV whose windows are wider than the texts."""
+    av = build_av(toy_subject, family)
+    if getattr(av.decoder.config, "sliding_window", None):
+        av.decoder.config.sliding_window = 128
+    return av
+
+
+def test_none_joins_texts_that_outgrow_a_window(toy_subject: Any, vectors: np.ndarray) -> None:
+    av = build_av(toy_subject)
+    running = Running(av.model, av.decoder, [])
+    assert running.joinable(10**6)
+    join(running, av, vectors[:1], [Text(Decoding(4))])
+    window = av.decoder.config.sliding_window
+    assert running.joinable(window - 1) and not running.joinable(window)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_that_join_later_are_those_of_their_own(
+    toy_subject: Any, vectors: np.ndarray, family: str
+) -> None:
+    """Rows of three lengths run together, some leave, and each is as if it ran alone."""
+    av = build_wide_av(toy_subject, family)
+    alone = draw(av, vectors, [], Decoding(12))
+    texts = [Text(Decoding(12), row) for row in range(len(vectors))]
+    running = Running(av.model, av.decoder, [])
+    size = len(vectors) // 3
+    for start in range(0, len(vectors), size):
+        assert running.joinable(len(av.prompt) + 12)
+        join(running, av, vectors[start : start + size], texts[start : start + size])
+        with torch.no_grad():
+            for _ in range(3):
+                running.step()
+    finish(running)
+    assert [text.ids for text in texts] == alone
+
+
+def test_a_text_that_is_taken_out_costs_no_further_step(
+    toy_subject: Any, vectors: np.ndarray
+) -> None:
+    av = build_av(toy_subject)
+    texts = [Text(Decoding(12), row) for row in range(2)]
+    running = Running(av.model, av.decoder, [])
+    join(running, av, vectors[:2], texts)
+    texts[0].ended = True
+    with torch.no_grad():
+        gone = running.step()
+    assert gone == [texts[0]] and running.texts == [texts[1]]
+    assert (len(texts[0].ids), len(texts[1].ids)) == (1, 2)
+    finish(running)
+    assert texts[1].ids == draw(av, vectors[1:2], [], Decoding(12))[0]
+
+
+def test_samples_are_their_own_whoever_joins(toy_subject: Any, vectors: np.ndarray) -> None:
+    av = build_wide_av(toy_subject, "gemma3")
+    warm = Decoding(10, temperature=1.0, seed=3)
+    alone = draw(av, vectors[:1], [], warm)[0]
+    texts = [Text(Decoding(12), 1), Text(warm, 0)]
+    running = Running(av.model, av.decoder, [])
+    join(running, av, vectors[1:2], texts[:1])
+    with torch.no_grad():
+        running.step()
+    join(running, av, vectors[:1], texts[1:])
+    finish(running)
+    assert texts[1].ids == alone

@@ -1,12 +1,16 @@
-"""Cached decoding: one prefill, then one token a step, finished rows leave the batch."""
+"""Cached decoding: one prefill, then one token a step; texts join and leave between steps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache
+from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from nlakit.models.head import head_of
 from nlakit.models.precision import check_finite
@@ -29,6 +33,137 @@ class Decoding:
     repetition_penalty: float = 1.0
 
 
+@dataclass(eq=False)
+class Text:
+    """A text that is being written. `ids` are its tokens so far, without the closing tag; to set
+    `ended` takes it out before the next step. row: with `decoding.seed`, the key of its draws."""
+
+    decoding: Decoding
+    row: int = 0
+    ids: list[int] = field(default_factory=list)
+    ended: bool = False
+
+
+class Running:
+    """Texts that are written together, a token a step; more may join between two steps.
+
+    Rows that join later stand beside longer ones: their keys and values are padded on the left,
+    masked, and their positions counted from their own start. Without such rows nothing is padded.
+    words: which tokens `(v,)` the repetition penalty is for; all of them unless given.
+    """
+
+    def __init__(
+        self, model: Any, decoder: Any, close: list[int], words: torch.Tensor | None = None
+    ) -> None:
+        self.texts: list[Text] = []
+        self._decoder, self._head, self._close, self._words = decoder, head_of(model), close, words
+        self._ends = _end_ids(model)
+        self._takes_positions = "position_ids" in signature(decoder.forward).parameters
+        self._generators: dict[Text, torch.Generator] = {}
+        self._cache: Any = None
+        self._next: Any = None  # the tokens `(b, 1)` that were chosen last
+        self._pads: list[int] = []
+
+    def joinable(self, length: int) -> bool:
+        """Whether texts that grow to `length` tokens, prompt included, may join those that run:
+        not where the decoder's state is other than keys and values of all tokens so far."""
+        layers = self._cache.layers if self.texts else []
+        return not self.texts or (
+            self._takes_positions and all(_keeps_all(layer, length) for layer in layers)
+        )
+
+    def join(self, prompt: torch.Tensor, texts: Sequence[Text]) -> list[Text]:
+        """Begin texts behind equal prompts `(b, t)`, one a row; returns those that end at once.
+
+        Raises DataError if outputs at the prompt are not finite.
+        """
+        cache = DynamicCache(config=self._decoder.config)
+        hidden = self._decoder(input_ids=prompt, past_key_values=cache, use_cache=True)[0][:, -1]
+        # What overflows does so from the start.
+        check_finite(hidden, "the verbalizer's outputs", str(hidden.dtype).split(".")[-1])
+        for text in texts:
+            if text.decoding.temperature:
+                self._generators[text] = _generator(text, prompt.device)
+        tokens = self._choose(hidden, texts)
+        if self.texts:
+            mine, theirs = self._cache.get_seq_length(), cache.get_seq_length()
+            _merge(self._cache, cache, mine, theirs)
+            width = max(mine, theirs)
+            self._pads = [pad + width - mine for pad in self._pads]
+            self._pads += [width - theirs] * len(texts)
+            tokens = torch.cat([self._next, tokens])
+        else:
+            self._cache, self._pads = cache, [0] * len(texts)
+        self._next = tokens
+        self.texts += texts
+        return self._leave()
+
+    def step(self) -> list[Text]:
+        """Write a token of each text; returns those that ended."""
+        gone = self._leave()
+        if not self.texts:
+            return gone
+        placed = self._placed() if any(self._pads) else {}
+        hidden = self._decoder(
+            input_ids=self._next, past_key_values=self._cache, use_cache=True, **placed
+        )[0][:, -1]
+        self._next = self._choose(hidden, self.texts)
+        return gone + self._leave()
+
+    def _placed(self) -> dict[str, torch.Tensor]:
+        device, width = self._next.device, self._cache.get_seq_length() + 1
+        pads = torch.tensor(self._pads, device=device)[:, None]
+        mask = (torch.arange(width, device=device)[None] >= pads).long()
+        return {"attention_mask": mask, "position_ids": width - 1 - pads}
+
+    def _choose(self, hidden: torch.Tensor, texts: Sequence[Text]) -> torch.Tensor:
+        """The next token of each text `(b, 1)`; also writes it down."""
+        logits = self._head.logits(hidden)
+        for row, text in zip(logits, texts, strict=True):
+            _ban_repeats(row, text.ids, text.decoding.no_repeat_ngram)
+            _penalise(row, text.ids, text.decoding.repetition_penalty, self._words)
+        tokens = logits.max(dim=-1).indices  # five times faster than argmax in bfloat16
+        for at, text in enumerate(texts):
+            if generator := self._generators.get(text):
+                chances = torch.softmax(logits[at].float() / text.decoding.temperature, dim=-1)
+                tokens[at] = torch.multinomial(chances, 1, generator=generator)[0]
+        for text, token in zip(texts, tokens.tolist(), strict=True):
+            self._append(text, token)
+        return tokens[:, None]
+
+    def _append(self, text: Text, token: int) -> None:
+        """A text ends at the closing tag's ids, at an end-of-sequence token, or at its limit."""
+        if token in self._ends:
+            text.ended = True
+            return
+        text.ids.append(token)
+        if self._close and text.ids[-len(self._close) :] == self._close:
+            del text.ids[-len(self._close) :]
+            text.ended = True
+        text.ended |= len(text.ids) >= text.decoding.max_new_tokens
+
+    def _leave(self) -> list[Text]:
+        """Take out the texts that have ended, and the padding that no other needs."""
+        gone = [text for text in self.texts if text.ended]
+        if not gone:
+            return []
+        keep = [at for at, text in enumerate(self.texts) if not text.ended]
+        for text in gone:
+            self._generators.pop(text, None)
+        self.texts = [self.texts[at] for at in keep]
+        if not keep:
+            self._cache = self._next = None
+            return gone
+        kept: Any = torch.tensor(keep, device=self._next.device)
+        # Some layers have the one way to pick rows, all have the other.
+        self._cache.reorder_cache(kept)
+        self._next, self._pads = self._next[kept], [self._pads[at] for at in keep]
+        if spare := min(self._pads):
+            _trim(self._cache, spare)
+            self._pads = [pad - spare for pad in self._pads]
+        return gone
+
+
 def decode(
     model: Any,
     decoder: Any,
@@ -38,50 +173,47 @@ def decode(
     first_row: int = 0,
     words: torch.Tensor | None = None,
 ) -> list[list[int]]:
-    """Token ids a row, without the closing tag, for equal-length prompts `(b, t)`.
+    """Token ids a row, without the closing tag, for equal prompts `(b, t)`; as `Running` writes
+    them. Raises DataError if outputs at the prompt are not finite."""
+    running = Running(model, decoder, close, words)
+    texts = [Text(decoding, first_row + at) for at in range(len(prompt))]
+    running.join(prompt, texts)
+    while running.texts:
+        running.step()
+    return [text.ids for text in texts]
 
-    words: which tokens `(v,)` the repetition penalty is for; all of them unless given.
-    A row ends at the closing tag's ids, at an end-of-sequence token, or at the token limit.
-    Raises DataError if outputs at the prompt are not finite.
-    """
-    head = head_of(model)
-    ends = _end_ids(model)
-    cache = DynamicCache(config=decoder.config)
-    made: list[list[int]] = [[] for _ in range(len(prompt))]
-    alive = list(range(len(prompt)))
-    generators = _generators(decoding, first_row, len(prompt), prompt.device)
-    ids = prompt
-    for _ in range(decoding.max_new_tokens):
-        hidden = decoder(input_ids=ids, past_key_values=cache, use_cache=True)[0][:, -1]
-        logits = head.logits(hidden)
-        if ids is prompt:  # what overflows does so from the start
-            check_finite(hidden, "the verbalizer's outputs", str(hidden.dtype).split(".")[-1])
-        said = [made[row] for row in alive]
-        _ban_repeats(logits, said, decoding.no_repeat_ngram)
-        if decoding.repetition_penalty != 1:
-            _penalise(logits, said, decoding.repetition_penalty, words)
-        tokens = _choose(logits, decoding.temperature, [generators[row] for row in alive])
-        del logits  # the next step's need the room
-        keep = []
-        for index, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
-            text = made[row]
-            if token in ends:
-                continue
-            text.append(token)
-            if close and text[-len(close) :] == close:
-                del text[-len(close) :]
-                continue
-            keep.append(index)
-        if not keep:
-            break
-        if len(keep) < len(alive):
-            kept: Any = torch.tensor(keep, device=ids.device)
-            # Some layers have the one way to pick rows, all have the other.
-            cache.reorder_cache(kept)
-            tokens = tokens[kept]
-            alive = [alive[index] for index in keep]
-        ids = tokens[:, None]
-    return made
+
+def _keeps_all(layer: Any, length: int) -> bool:
+    """Whether a layer's cache holds the keys and values of `length` tokens and nothing else."""
+    if type(layer) is DynamicSlidingWindowLayer:
+        return length < layer.sliding_window
+    return type(layer) in (DynamicLayer, DummyLayer)  # a dummy reads another layer's
+
+
+def _merge(cache: Any, other: Any, width: int, other_width: int) -> None:
+    """Put the rows of `other` below those of `cache`, the shorter padded on the left."""
+    longest = max(width, other_width)
+    for mine, theirs in zip(cache.layers, other.layers, strict=True):
+        if mine.keys is None:
+            continue
+        for name in ("keys", "values"):
+            rows = [
+                pad(getattr(layer, name), (0, 0, longest - length, 0))
+                for layer, length in ((mine, width), (theirs, other_width))
+            ]
+            setattr(mine, name, torch.cat(rows))
+        if mine.is_sliding:
+            mine.cumulative_length = longest
+
+
+def _trim(cache: Any, count: int) -> None:
+    """Take `count` columns off the left."""
+    for layer in cache.layers:
+        if layer.keys is None:
+            continue
+        layer.keys, layer.values = layer.keys[:, :, count:], layer.values[:, :, count:]
+        if layer.is_sliding:
+            layer.cumulative_length -= count
 
 
 def _end_ids(model: Any) -> set[int]:
@@ -91,50 +223,28 @@ def _end_ids(model: Any) -> set[int]:
     return set(found) if isinstance(found, list) else {found} - {None}
 
 
-def _generators(
-    decoding: Decoding, first_row: int, count: int, device: torch.device
-) -> list[torch.Generator | None]:
-    if decoding.temperature == 0:
-        return [None] * count
-    made: list[torch.Generator | None] = []
-    for row in range(first_row, first_row + count):
-        generator = torch.Generator(device=device)
-        generator.manual_seed((decoding.seed * 1_000_003 + row) % 2**63)
-        made.append(generator)
-    return made
+def _generator(text: Text, device: torch.device) -> torch.Generator:
+    made = torch.Generator(device=device)
+    return made.manual_seed((text.decoding.seed * 1_000_003 + text.row) % 2**63)
 
 
-def _choose(
-    logits: torch.Tensor, temperature: float, generators: list[torch.Generator | None]
-) -> torch.Tensor:
-    if temperature == 0:
-        return logits.max(dim=-1).indices  # five times faster than argmax in bfloat16
-    chances = torch.softmax(logits.float() / temperature, dim=-1)
-    drawn = [
-        torch.multinomial(row, 1, generator=generator)
-        for row, generator in zip(chances, generators, strict=True)
-    ]
-    return torch.cat(drawn)
-
-
-def _ban_repeats(logits: torch.Tensor, texts: list[list[int]], size: int) -> None:
-    if size < 2:
+def _ban_repeats(logits: torch.Tensor, said: list[int], size: int) -> None:
+    """Forbid, in one text's logits `(v,)`, what would repeat `size` tokens that it has said."""
+    if size < 2 or len(said) < size:
         return
-    for row, text in enumerate(texts):
-        if len(text) < size:
-            continue
-        tail = text[-(size - 1) :]
-        for start in range(len(text) - size + 1):
-            if text[start : start + size - 1] == tail:
-                logits[row, text[start + size - 1]] = -torch.inf
+    tail = said[-(size - 1) :]
+    for start in range(len(said) - size + 1):
+        if said[start : start + size - 1] == tail:
+            logits[said[start + size - 1]] = -torch.inf
 
 
 def _penalise(
-    logits: torch.Tensor, texts: list[list[int]], penalty: float, words: torch.Tensor | None
+    logits: torch.Tensor, said: list[int], penalty: float, words: torch.Tensor | None
 ) -> None:
-    for row, text in enumerate(texts):
-        ids = torch.tensor(sorted(set(text)), dtype=torch.long, device=logits.device)
-        if words is not None:
-            ids = ids[words[ids]]
-        values = logits[row, ids]
-        logits[row, ids] = torch.where(values > 0, values / penalty, values * penalty)
+    if penalty == 1 or not said:
+        return
+    ids = torch.tensor(sorted(set(said)), dtype=torch.long, device=logits.device)
+    if words is not None:
+        ids = ids[words[ids]]
+    values = logits[ids]
+    logits[ids] = torch.where(values > 0, values / penalty, values * penalty)

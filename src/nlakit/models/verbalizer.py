@@ -20,7 +20,7 @@ from nlakit.core.contract import FILE, Contract
 from nlakit.core.injection import inject, marker_rows, norm_matched
 from nlakit.core.prompts import check_room, encode
 from nlakit.errors import ContractError, DataError
-from nlakit.models.decode import Decoding, decode
+from nlakit.models.decode import Decoding, Running, Text
 from nlakit.models.families import active_stream
 from nlakit.models.head import head_of
 from nlakit.models.reconstructor import pad_right
@@ -224,21 +224,36 @@ class Verbalizer(nn.Module):
     ) -> list[str]:
         """Explanations of injected vectors `(n, d)`, already scaled."""
         total = count if injected is None else len(injected)
-        texts: list[str] = []
+        running, written = self.running(), []
         for start in range(0, total, batch):
-            size = min(batch, total - start)
-            chunk = None if injected is None else injected[start : start + size]
-            ids = torch.tensor([self.prompt] * size, device=self.device)
-            with self.injecting(chunk):
-                found = decode(
-                    self.model, self.decoder, ids, self.close, decoding, start, self.words
-                )
-            written = [self.tokenizer.decode(row, skip_special_tokens=True) for row in found]
-            opening = self.contract.nlakit.av_open.strip()
-            texts += [text.strip().removeprefix(opening).strip() for text in written]
+            texts = [Text(decoding, row) for row in range(start, min(start + batch, total))]
+            self.begin(
+                running, None if injected is None else injected[start : start + batch], texts
+            )
+            while running.texts:
+                running.step()
+            written += [self.text_of(text.ids) for text in texts]
             if on_batch:
-                on_batch(size)
-        return texts
+                on_batch(len(texts))
+        return written
+
+    def running(self) -> Running:
+        """What writes texts for this AV, none of them yet."""
+        return Running(self.model, self.decoder, self.close, self.words)
+
+    def begin(
+        self, running: Running, injected: torch.Tensor | None, texts: Sequence[Text]
+    ) -> list[Text]:
+        """Let texts of injected vectors `(n, d)` join those that run; returns those that end at
+        once. Raises DataError if outputs at the prompt are not finite."""
+        prompt = torch.tensor([self.prompt] * len(texts), device=self.device)
+        with self.injecting(injected):
+            return running.join(prompt, texts)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The explanation in the tokens that were written."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text.strip().removeprefix(self.contract.nlakit.av_open.strip()).strip()
 
     def decoding(self) -> Decoding:
         """Greedy decoding with the limits of the contract, and of the subject's positions."""
