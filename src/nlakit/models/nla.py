@@ -162,7 +162,10 @@ class NLA:
         return self._scores(rows, real)
 
     def _scores(self, texts: Sequence[str], real: NDArray[Any]) -> list[Score]:
-        made = self.reconstruct(texts)
+        return self.measure(real, self.reconstruct(texts))
+
+    def measure(self, real: NDArray[Any], made: NDArray[Any]) -> list[Score]:
+        """How near reconstructions `(n, d)` come to raw vectors `(n, d)`: one score a row."""
         base, columns = self.measured.baseline, [cosine(real, made)]
         known = self.mean is not None and base is not None
         if self.mean is not None and base is not None:

@@ -1,0 +1,114 @@
+"""The routes of Neuronpedia's web interface: which pairs there are, and what they say."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from nlakit.serve.answers import EventStream, answer
+from nlakit.serve.api.asked import Counted, named_pair, places, text_of
+from nlakit.serve.api.examples import documented
+from nlakit.serve.api.inference import explain_events, explained
+from nlakit.serve.api.wire import (
+    NEW_TOKENS,
+    POSITIONS,
+    ExplainResponse,
+    Seed,
+    Temperature,
+    TextRequest,
+    Wire,
+)
+from nlakit.serve.api.writing import Writing
+from nlakit.serve.pairs import Served
+
+router = APIRouter(prefix="/api/nla", tags=["NLA"])
+
+
+class SourceModel(Wire):
+    id: str
+    displayName: str  # noqa: N815 - the interface's spelling, here and below
+    openRouterAvailable: bool  # noqa: N815
+
+
+class Source(Wire):
+    """A pair. `norm` is that to which activations are scaled before the AV reads them; null where
+    they are raw."""
+
+    modelId: str  # noqa: N815
+    id: str = Field(description="`nlaSourceId` in requests")
+    displayName: str  # noqa: N815
+    description: str
+    url: str = ""
+    author: str = ""
+    av: str | None
+    ar: str | None
+    layerNum: int  # noqa: N815
+    norm: float | None
+    createdAt: datetime  # noqa: N815
+    model: SourceModel
+    d_model: int
+
+
+class Sources(Wire):
+    sources: list[Source]
+
+
+class WebExplainRequest(TextRequest):
+    modelId: str | None = Field(None, max_length=256)  # noqa: N815
+    nlaSourceId: str | None = Field(None, max_length=256)  # noqa: N815
+    positions: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, max_length=POSITIONS)
+    temperature: Temperature = 0.7
+    stream: bool = False
+    seed: Seed = 0
+
+
+class WebExplainResponse(ExplainResponse):
+    prompt_length: int
+
+
+@router.get("/sources", **documented("sources", Sources))
+async def sources(request: Request) -> Response:
+    """The pairs that are served; the first one is the default."""
+    pairs: dict[str, Served] = request.app.state.pairs
+    return answer(Sources(sources=[source_of(served) for served in pairs.values()]))
+
+
+def source_of(served: Served) -> Source:
+    nla, model = served.nla, served.model_id
+    halves = "a pair" if nla.av and nla.ar else "a verbalizer" if nla.av else "a reconstructor"
+    about = f"{halves} over {model}, layer {nla.contract.layer}"
+    can_chat = getattr(nla.subject.tokenizer, "chat_template", None) is not None
+    return Source(
+        modelId=model,
+        id=served.name,
+        displayName=served.name,
+        description=about,
+        av=f"{served.name}/av" if nla.av else None,
+        ar=f"{served.name}/ar" if nla.ar else None,
+        layerNum=nla.contract.layer,
+        norm=nla.contract.scaling.scale,
+        createdAt=served.since,
+        model=SourceModel(id=model, displayName=model, openRouterAvailable=can_chat),
+        d_model=nla.contract.d_model,
+    )
+
+
+@router.post("/explain", **documented("web_explain", WebExplainResponse, stream=True))
+async def explain(asked: WebExplainRequest, request: Request, metrics: Counted) -> Response:
+    """The activations at token positions in words, by position."""
+    served = named_pair(request, asked.modelId, asked.nlaSourceId)
+    served.need_av()
+    reading = await served.read(text_of(asked), asked.special_tokens)
+    at = places(sorted(set(asked.positions)), len(reading.tokens), POSITIONS, reverse=False)
+    decoding = served.decoding(asked.temperature, NEW_TOKENS, asked.seed)
+    writing = Writing(served, metrics, reading.vectors[at], at, decoding)
+    if asked.stream:
+        return EventStream(explain_events(served, reading, at, writing))
+    results = [explained(reading, at, one) for one in await writing.all()]
+    layer = served.nla.contract.layer
+    return answer(
+        WebExplainResponse(layer_index=layer, results=results, prompt_length=len(reading.tokens))
+    )
