@@ -13,6 +13,7 @@ import yaml
 
 from nlakit import NLA
 from nlakit.cli.main import app
+from nlakit.cli.use import serve
 from nlakit.config.load import parse_config
 from nlakit.publish.compare import figure
 from nlakit.publish.hub.hub import push
@@ -117,6 +118,7 @@ def test_a_command_runs(
 ) -> None:
     # Fifty figures take as long as all the rest; tests/publish draws one.
     monkeypatch.setattr(figure, "_save", lambda figure, path: atomic_write(path, "a figure"))
+    monkeypatch.setattr(serve, "run", lambda *args: None)  # until Ctrl-C
     name, *words = command.words[1:]
     place(*(words[:1] if name == "pull" else words))
     words += SHORT.get(name, [])

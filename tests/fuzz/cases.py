@@ -205,7 +205,9 @@ def known_lines() -> dict[str, list[list[str]]]:
 
 @contextlib.contextmanager
 def safe(embedded: Path) -> Iterator[None]:
-    """No network, no embedded model, no figures by the dozen, and an end to what hangs."""
+    """No network, no embedded model, no figures by the dozen, nothing that is served until Ctrl-C,
+    and an end to what hangs."""
+    from nlakit.cli.use import serve
     from nlakit.models import gguf as module
     from nlakit.publish.compare import figure
     from nlakit.run.folder import atomic_write
@@ -220,6 +222,7 @@ def safe(embedded: Path) -> Iterator[None]:
         patch.setattr(module, "embedded_model", lambda: embedded)
         patch.setattr(calibrate, "matmul_speed", lambda *args, **options: 1e11)
         patch.setattr(layers, "_draw", lambda *args: None)
+        patch.setattr(serve, "run", lambda *args: None)
         patch.setattr(figure, "_save", lambda figure, path: atomic_write(path, "a figure"))
         yield
     signal.signal(signal.SIGALRM, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,3 +103,31 @@ def listening(app: Any) -> Iterator[str]:
 def serving(engine: Engine) -> Iterator[str]:
     with listening(create_app({"toy": engine}, Settings(rate=0))) as url:
         yield url
+
+
+@pytest.fixture
+def slowly(engine: Engine) -> Callable[..., list[float]]:
+    """`slowly(seconds)`: that much before each token; gives the times of the steps."""
+
+    def slow(seconds: float, which: Engine = engine) -> list[float]:
+        running, steps = which._running, []
+        assert running is not None
+        step = running.step
+
+        def slow_step() -> Any:
+            time.sleep(seconds)
+            steps.append(time.monotonic())
+            return step()
+
+        running.step = slow_step
+        return steps
+
+    return slow
+
+
+def soon(done: Callable[[], Any], seconds: float = 20) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it never was"
+        time.sleep(0.005)

@@ -130,14 +130,14 @@ class Guard:
                 {work, watching}, timeout=self.settings.seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )  # fmt: skip
-            # Servers report the end of an answer as a disconnect too.
-            if not work.done() and not sent.complete:
-                left = watching.done()
-                await _cancelled(work)
-                if left:
-                    raise Left
-                await self._too_long(scope, replay, sent)
-            await work
+            if work.done() or sent.complete:  # servers report an answer's end as a disconnect too
+                await work
+                return
+            left = watching.done()
+            await _cancelled(work)
+            if left:
+                raise Left
+            await self._too_long(scope, replay, sent)
         finally:
             gone.set()
             await _cancelled(watching, work)
