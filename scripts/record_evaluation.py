@@ -21,6 +21,8 @@ SHOWN += ("family_top1", "quote_precision", "word_precision", "fabricated", "uni
 SHOWN += ("agreement", "same_tail_gain", "over_scale_1", "share_top5", "delta_fve_top_word")
 SHOWN += ("claim_precision", "quality", "fve_own_mean", "fve_mean_direction")
 
+GAIN = {"mean": "gain", "low": "gain_low", "high": "gain_high"}
+
 
 def shown(one: dict[str, Any]) -> str:
     """A line of the table: mean, floor's name and gain with intervals, p."""
@@ -29,6 +31,25 @@ def shown(one: dict[str, Any]) -> str:
     p = f"{one['p']:.3f}" if one["p"] is not None else ""
     names = " | ".join(f"{one[key]}" for key in ("part", "measure", "condition"))
     return f"| {names} | {span(one)} | {one['rows']} | {over} | {p} |"
+
+
+def layer_table(records: list[dict[str, Any]]) -> list[str]:
+    """A line a layer: scores against its own vectors and against those of the pair's layer."""
+    own = next(record["layer"] for record in records if record["own"])
+    heads = ("layer", "centred cosine", "floor", "gain", "FVE", "top-1")
+    heads += (f"centred cosine with layer {own}", "floor", "alike", "unique", "reads")
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for record in records:
+        cells = [f"**{record['layer']}**" if record["own"] else str(record["layer"])]
+        for name in ("centred_cosine", "fve", "top1", "centred_cosine_k", "alike", "unique"):
+            found = record[name]
+            cells.append(span(found))
+            if name.startswith("centred_cosine"):
+                cells.append(f"{found['floor_mean']:.3f} ({found['floor'].split('_', 2)[2]})")
+            if name == "centred_cosine":
+                cells.append(span({key: found[at] for key, at in GAIN.items()}))
+        lines.append(f"| {' | '.join([*cells, 'yes' if record['reads'] else 'no'])} |")
+    return lines
 
 
 def lines_of(folder: Path, name: str, command: str, took: str) -> list[str]:
@@ -52,6 +73,8 @@ def lines_of(folder: Path, name: str, command: str, took: str) -> list[str]:
         "",
     ]
     lines += [f"- warning `{one['code']}`: {one['message']}" for one in results["warnings"]]
+    if results.get("layers"):
+        lines += ["", *layer_table(results["layers"])]
     lines += ["", "| part | measure | condition | mean | rows | gain | p |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for one in read_table(folder / "findings.parquet").to_pylist():

@@ -44,7 +44,7 @@ class FakeAV:
         self.contract = SimpleNamespace(nlakit=record, tokens=SimpleNamespace(injection_char="㊗"))
         self.model, self.tokenizer = object(), toy_tokenizer()
 
-    def scaled(self, vectors: Any) -> torch.Tensor:
+    def scaled(self, vectors: Any, mean: Any = None) -> torch.Tensor:
         return torch.nn.functional.normalize(torch.as_tensor(vectors), dim=-1) * 2
 
     def decoding(self) -> Decoding:

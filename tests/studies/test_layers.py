@@ -252,8 +252,9 @@ def test_without_steps_documents_decide(
 def test_refused_layers_and_models(tmp_path: Path, toy_folder: Callable[[str], Path]) -> None:
     assert chosen_layers("all", 3) == [0, 1, 2]
     assert chosen_layers("2, 0,2", 3) == [0, 2]
-    for asked in ("", "1,", "-1", "1-2", "x"):
-        with pytest.raises(ConfigError, match="takes numbers or all"):
+    assert chosen_layers("0, 1-2,2", 3) == [0, 1, 2]
+    for asked in ("", "1,", "-1", "2-1", "1-", "1-2-3", "0-99999999", "x"):
+        with pytest.raises(ConfigError, match="takes numbers and spans"):
             chosen_layers(asked, 3)
     with pytest.raises(ConfigError, match="no block 3; found: blocks 0 to 2"):
         chosen_layers("0,3", 3)

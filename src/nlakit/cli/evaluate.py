@@ -32,6 +32,10 @@ Data = Annotated[
 Profile = Annotated[str | None, typer.Option("--profile", help="quick, or full")]
 Base = Annotated[str | None, typer.Option(help="the subject, where the sidecar's has moved")]
 Precision = Annotated[str | None, typer.Option(help="float32, bfloat16, nf4+bfloat16, ...")]
+Layers = Annotated[
+    str | None,
+    typer.Option("--layers", metavar="8-16", help="also try the pair at these layers"),
+]
 Gate = Annotated[bool, typer.Option("--gate", help="exit 3 below content-sensitive")]
 
 
@@ -45,6 +49,7 @@ def evaluate(
     ar: AR = None,
     data: Data = None,
     profile: Profile = None,
+    layers: Layers = None,
     sets: Sets = None,
     out: Out = None,
     redo: bool = False,
@@ -60,6 +65,10 @@ def evaluate(
     A run is evaluated on its own test part. Any AV goes with any AR: --av X --ar Y --data ROWS.
     """
     sets = [*(sets or []), *([f"eval.profile={profile}"] if profile else [])]
+    if layers is not None:
+        from nlakit.core.layer_choice import layers_named
+
+        sets.append(f"eval.layers={layers_named(layers)}")
     if target and not (av or ar or data) and _is_run(target):
         if base_model or precision or injection or chat or ar_bos:
             raise ConfigError(
@@ -136,6 +145,30 @@ def show_run(path: Path) -> dict[str, Any]:
     return results
 
 
+def show_layers(results: dict[str, Any]) -> None:
+    """The pair at other layers, against their vectors and against those of its own layer."""
+    records, notes = results["layers"], results["parts"]["layers"]["notes"]
+    own = next(record["layer"] for record in records if record["own"])
+    table = plain_table(
+        ("layer", "centred cosine", "floor", "FVE", f"with layer {own}'s", "floor", "reads"),
+        title=f"the same tokens at other layers, read as if at layer {own}",
+    )
+    for record in records:
+        centred, with_own = record["centred_cosine"], record["centred_cosine_k"]
+        table.add_row(
+            f"{record['layer']}{' *' if record['own'] else ''}",
+            shorter(centred),
+            f"{centred['floor_mean']:.3f}",
+            shorter(record["fve"]),
+            shorter(with_own),
+            f"{with_own['floor_mean']:.3f}",
+            "yes" if record["reads"] else "no",
+        )
+    console.print(table)
+    for note in notes:
+        console.print(f"  {note}", markup=False, soft_wrap=True)
+
+
 def show(results: dict[str, Any], where: str) -> None:
     """Scores beside their floors, what the texts are like, warnings and verdict."""
     table = plain_table(
@@ -158,6 +191,8 @@ def show(results: dict[str, Any], where: str) -> None:
             f"{top['top1']:.2f}" if top else "",
         )
     console.print(table)
+    if results.get("layers"):
+        show_layers(results)
     texts = results["texts"]
     gap = f"AV gap {span(results['av_loss']['gap'])} nats a token; " if "av_loss" in results else ""
     console.print(

@@ -23,7 +23,7 @@ def layers(
     corpus: Annotated[
         str, typer.Argument(metavar="CORPUS", help="demo, a file or a folder")
     ] = "demo",
-    layers: Annotated[str, typer.Option(help="numbers like 0,4,8, or all")] = "all",
+    layers: Annotated[str, typer.Option(help="numbers like 0,4,8-12, or all")] = "all",
     documents: Annotated[int, typer.Option(min=1, help="documents at most")] = 240,
     positions: Annotated[int, typer.Option(min=1, help="positions read a document")] = 4,
     steps: Annotated[int, typer.Option(min=0, help="AR steps a layer; 0 leaves it out")] = 20,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nlakit.config.base import (
     Count,
@@ -268,6 +268,15 @@ class EvalConfig(Section):
     judge_rows: Positive = Field(default=20, description="rows that the judge sees")
     generate_batch: Positive = 96
     permutations: Positive = 1000
+    layers: tuple[Count, ...] = Field(
+        default=(), description="other layers of the subject at which the pair is tried too"
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `layers` where there are none: what was evaluated before is not stale."""
+        found = handler(self)
+        return found if self.layers else {k: v for k, v in found.items() if k != "layers"}
 
 
 class ReportConfig(Section):

@@ -6,6 +6,7 @@ All comparisons are paired by row, with intervals over documents. The rule is in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlakit.core.statistics import Estimate, estimate, paired_difference
-from nlakit.errors import DataError
+from nlakit.errors import ConfigError, DataError
 
 FAR_BELOW = 0.6
+MOST = 10_000  # no model is as deep
+SPAN = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
+
+
+def layers_named(asked: str) -> list[int]:
+    """Numbers and spans like `0,4,8-12`, ascending. Raises ConfigError for anything else."""
+    found: set[int] = set()
+    for name in asked.split(","):
+        one = SPAN.fullmatch(name, endpos=12)
+        first, last = (int(one[1]), int(one[2] or one[1])) if one else (1, 0)
+        if not first <= last < MOST:
+            raise ConfigError(
+                "--layers takes numbers and spans", found=repr(asked), do="for example 0,4,8-12"
+            )
+        found |= set(range(first, last + 1))
+    return sorted(found)
 
 
 @dataclass(frozen=True)

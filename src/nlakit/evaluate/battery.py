@@ -18,7 +18,7 @@ from nlakit.evaluate.bench import Bench, Part
 from nlakit.evaluate.conditions import FLOORS
 from nlakit.evaluate.data_checks import check_data
 from nlakit.evaluate.findings import ROWS, SCHEMA, findings, value_table
-from nlakit.evaluate.parts import roundtrip
+from nlakit.evaluate.parts import layers, roundtrip
 from nlakit.evaluate.scoring import MEASURES, Scores, gains, score_table, summarise
 from nlakit.evaluate.verdict import judge
 from nlakit.evaluate.warnings import warnings_of
@@ -77,9 +77,11 @@ def write_evaluation(bench: Bench, provenance: Mapping[str, Any]) -> dict[str, A
 
 
 def wanted(bench: Bench) -> list[str]:
-    """The parts of the profile; those that need a judge only where there is one."""
+    """The parts of the profile; other layers where they are asked for, and those that need a judge
+    only where there is one."""
     names = FULL if bench.settings.profile == "full" else QUICK
-    return [*names, *(JUDGED if bench.judge else ())]
+    asked = ("layers",) if bench.settings.layers else ()
+    return [*names, *asked, *(JUDGED if bench.judge else ())]
 
 
 def run_part(name: str, bench: Bench) -> Part:
@@ -134,6 +136,8 @@ def assemble(bench: Bench, parts: list[Part]) -> dict[str, Any]:
     )
     if "av_reading" in named:
         results |= read_by_av(named["av_reading"], bench)
+    if "layers" in named:
+        results["layers"] = layers.summary(named["layers"], rows.doc_ids)
     return results
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -96,12 +96,27 @@ class Part:
 
 
 @dataclass(frozen=True)
+class AtLayers:
+    """Rows of a bench at other layers of the subject.
+
+    kept: indices of the m rows that could be read there. vectors: layer → raw `(m, d)`. means:
+    layer → its own ū `(d,)`. notes: where these come from, and what could not be read.
+    """
+
+    kept: list[int]
+    vectors: dict[int, NDArray[np.float32]]
+    means: dict[int, NDArray[Any]]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class Bench:
     """A pair on n held-out rows. Either half may be absent; `texts` are the explanations that are
     judged, a text a row, empty ones included.
 
     mean: ū `(d,)`. train: rows the halves may have learnt from, for baselines; None if they are
-    not at hand. folder: where a part may keep work that a restart should not lose.
+    not at hand. folder: where a part may keep work that a restart should not lose. at_layers: reads
+    the rows at the layers of the settings.
     """
 
     rows: TableRows
@@ -114,6 +129,7 @@ class Bench:
     ar: Reconstructor | None = None
     train: TableRows | None = None
     judge: Judge | None = None
+    at_layers: Callable[[], AtLayers] | None = None
     _made: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:

@@ -22,7 +22,7 @@ SCHEMA = pa.schema(
 )
 # Measures whose mean lies in [0, 1], and whose interval does.
 SHARES = frozenset(
-    "top1 top5 top20 mrr percentile family_top1 within_family_top1 within_family_top5"
+    "top1 top1_k top5 top20 mrr percentile family_top1 within_family_top1 within_family_top5"
     " within_family_top20 within_family_mrr within_family_percentile document_top1 document_mrr"
     " quote_precision number_precision word_precision name_precision claim_precision"
     " claim_precision_theme claim_precision_entity claim_precision_detail recurrence"

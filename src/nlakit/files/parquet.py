@@ -147,6 +147,23 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     return pa.concat_tables(tables)
 
 
+def column_names(file: Path) -> list[str]:
+    """Names of a file's columns, without reading them; DataError if it is no Parquet."""
+    try:
+        with pq.ParquetFile(file) as opened:
+            return list(opened.schema_arrow.names)
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        raise unreadable(file, error) from error
+
+
+def unreadable(file: Path, error: Exception) -> DataError:
+    return DataError(
+        f"cannot read {file}",
+        found=first_line(error),
+        do="the file is truncated or no Parquet; make it again",
+    )
+
+
 def _read_file(file: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
         with pq.ParquetFile(file) as opened:
@@ -157,11 +174,7 @@ def _read_file(file: Path, columns: Sequence[str] | None) -> pa.Table:
                 raise DataError(f"{file} has several columns {twice[0]}", do="rename all but one")
             return opened.read(None if columns is None else list(columns))
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise DataError(
-            f"cannot read {file}",
-            found=first_line(error),
-            do="the file is truncated or no Parquet; make it again",
-        ) from error
+        raise unreadable(file, error) from error
 
 
 def _of_one_schema(files: Sequence[Path], tables: Sequence[pa.Table]) -> list[pa.Table]:

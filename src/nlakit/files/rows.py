@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nlakit.core.contract import Contract, read_contract, table_sidecar
 from nlakit.errors import DataError
-from nlakit.files.parquet import finite_matrix, read_table
+from nlakit.files.parquet import VECTOR, column_names, finite_matrix, read_table
 from nlakit.run.folder import RunDir
 
 PARTS = ("test", "av", "ar")
@@ -102,6 +102,25 @@ def rows_of_file(path: Path) -> TableRows:
         column("position", column("n_raw_tokens", [0] * count)),
         finite_matrix(table, path),
     )
+
+
+def layer_vectors(
+    path: Path, layer: int, row_ids: Sequence[str] | None = None
+) -> NDArray[np.float32] | None:
+    """Raw vectors `(n, d)` of an extra layer that a run's table holds beside those of its own, of
+    all rows or of those with these ids; None where it holds none.
+
+    Raises DataError for numbers that are not finite.
+    """
+    column = f"{VECTOR}_L{layer}"
+    if not {column, "row_id"} <= set(column_names(path)):
+        return None
+    table = read_table(path, ["row_id", column])
+    vectors = finite_matrix(table, path, column)
+    if row_ids is None:
+        return vectors
+    place = {row: at for at, row in enumerate(table["row_id"].to_pylist())}
+    return vectors[[place[row] for row in row_ids]]
 
 
 def tables_at(path: Path) -> dict[str, Path]:

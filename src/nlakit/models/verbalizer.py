@@ -128,8 +128,11 @@ class Verbalizer(nn.Module):
         finally:
             self._pending = None
 
-    def scaled(self, vectors: NDArray[Any] | torch.Tensor) -> torch.Tensor:
-        """Raw activations `(n, d)` to injected vectors `(n, d)` on the AV's device.
+    def scaled(
+        self, vectors: NDArray[Any] | torch.Tensor, mean: NDArray[Any] | None = None
+    ) -> torch.Tensor:
+        """Raw activations `(n, d)` to injected vectors `(n, d)` on the AV's device. mean: ū `(d,)`
+        of their layer, where it is another than the AV's.
 
         Raises ContractError for another width, DataError for zero or non-finite rows.
         """
@@ -142,7 +145,8 @@ class Verbalizer(nn.Module):
                 found=f"{int((~(torch.isfinite(norms) & (norms > 0))).sum())} of {len(raw)} rows",
                 do="drop these rows",
             )
-        return self.contract.scaling.apply(raw, self.mean)
+        own = self.mean if mean is None else torch.as_tensor(mean, device=self.device)
+        return self.contract.scaling.apply(raw, own)
 
     def response_ids(self, explanation: str, max_tokens: int) -> list[int]:
         """Token ids that follow the prompt: the explanation (behind the opening tag, where the AV

@@ -43,6 +43,7 @@ from nlakit.run.folder import (
 from nlakit.run.inputs import Reads, model_files, subject_files
 from nlakit.run.progress import say, ticker
 from nlakit.run.stage import stage
+from nlakit.studies.layer_rows import check_layers, named_subject, read_at_layers
 
 
 def files_read(config: RunConfig) -> Reads:
@@ -60,10 +61,13 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Evaluate a run's pair on its test part; `write_evaluation` names the files."""
     settings, pair = config.eval, rundir.need("pair")
     rows = pick_rows(read_rows(rundir, "test")[0], settings.rows)
+    check_layers(settings.layers, config.subject)
     subject = load_subject(config.subject)
     contracts = {half: read_contract(pair / half) for half in ("av", "ar")}
     av = Verbalizer.load(subject, contracts["av"], read_mean(pair / "av"), pair / "av")
     ar = Reconstructor.load(subject, contracts["ar"], pair / "ar")
+    train = read_rows(rundir, "ar")[0].join(read_rows(rundir, "av")[0])
+    files = {p: rundir.need("tables") / f"{p}.parquet" for p in (*PARTS, "rl")}
     bench = Bench(
         rows,
         av_texts(av, rows, settings.generate_batch, folder),
@@ -73,9 +77,12 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
         folder,
         av=av,
         ar=ar,
-        train=read_rows(rundir, "ar")[0].join(read_rows(rundir, "av")[0]),
+        train=train,
+        at_layers=lambda: read_at_layers(
+            subject, contracts["av"], rows, train, files, settings.layers
+        ),
     )
-    tables = {p: file_sha256(rundir.need("tables") / f"{p}.parquet") for p in PARTS}
+    tables = {p: file_sha256(files[p]) for p in PARTS}
     found = provenance(contracts["ar"], rundir.manifest("pair")) | {"data_sha256": tables}
     store = store_path(config.requests, rundir.path.parent)
     with judging(settings, config.requests, store, str(rundir.path.resolve())) as judge:
@@ -113,8 +120,13 @@ def evaluate_pair(
     halves = {"av": half_at(av, "av"), "ar": half_at(ar, "ar")}
     check_stated(chat, ar_bos)
     for role, path in halves.items():  # before `out` is claimed for these arguments
-        settle_injection(read_contract(path), role, path, injection, ours=False)
-    test, train, hashes = read_data(data or _own_rows(av, ar))
+        contract = read_contract(path)
+        settle_injection(contract, role, path, injection, ours=False)
+        if settings.layers:
+            check_layers(settings.layers, named_subject(contract, base_model))
+    data = data or _own_rows(av, ar)
+    test, train, hashes = read_data(data)
+    files = tables_at(Path(data))
     begin = {
         "halves": {role: file_sha256(path / "nla_meta.yaml") for role, path in halves.items()},
         "data_sha256": hashes,
@@ -145,6 +157,9 @@ def evaluate_pair(
         av=nla.av,
         ar=nla.ar,
         train=train,
+        at_layers=lambda: read_at_layers(
+            nla.subject, nla.contract, rows, train, files, settings.layers
+        ),
     )
     matched = trained_together(nla.av.contract, nla.ar.contract)
     if matched is not True:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from nlakit.config.load import parse_config
 from nlakit.config.sections import RunConfig, SubjectConfig
+from nlakit.core.layer_choice import layers_named
 from nlakit.core.shown import plain_table, shorter
 from nlakit.errors import ConfigError, DataError, ModelError, first_line
 from nlakit.files.text import as_json, read_record
@@ -54,13 +55,11 @@ def depth_and_width(config: SubjectConfig) -> tuple[int, int]:
 
 
 def chosen_layers(asked: str, blocks: int) -> list[int]:
-    """`all`, or numbers like `0,4,8`, as ascending layers. Raises ConfigError for anything else."""
+    """`all`, or what `layers_named` takes, as ascending layers. Raises ConfigError for anything
+    else, and for a layer that is not below `blocks`."""
     if asked.strip() == "all":
         return list(range(blocks))
-    names = [name.strip() for name in asked.split(",")]
-    if not all(name.isdecimal() for name in names):
-        raise ConfigError("--layers takes numbers or all", found=asked, do="for example 0,4,8")
-    layers = sorted({int(name) for name in names})
+    layers = layers_named(asked)
     if layers[-1] >= blocks:
         raise ConfigError(
             f"the subject has no block {layers[-1]}",

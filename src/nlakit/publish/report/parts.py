@@ -70,6 +70,14 @@ PARTS = {
         "Vectors made longer or shorter, and vectors between two rows: over what range do the"
         " explanations still describe the row?",
     ),
+    "layers": (
+        "Layers",
+        "Over which layers does it read?",
+        "The same tokens at other layers of the subject, given to the verbalizer as if they were at"
+        " layer K, for which the pair was trained. A reconstruction is scored against the layer's"
+        " own vectors, and against those of layer K: a pair that reads a neighbour as its own layer"
+        " does well at both.",
+    ),
     "retrieval": (
         "Retrieval",
         "Do explanations find their own document?",
@@ -143,6 +151,10 @@ MEANINGS = {
     "self_bleu": ("Self-BLEU", "how much of a text others say word by word; lower is better"),
     "words": ("Words", "how many a text has"),
     "over_scale_1": ("Over norm × 1", "centred cosine less that at the norm of training"),
+    "centred_cosine_k": ("Centred cosine with layer K", "the same token's vector at layer K"),
+    "fve_k": ("FVE of layer K", "of the same token's vector at layer K"),
+    "top1_k": ("Top-1 at layer K", "the own one is the most similar of layer K's"),
+    "alike": ("Alike", "cosine of the layer's vector and layer K's, each less its mean"),
     "toward_first": ("Towards the first", "centred cosine with the first row's vector"),
     "toward_second": ("Towards the second", "centred cosine with the second row's vector"),
     "agreement": ("Agreement", "shared words of two sampled texts, of all their words"),
@@ -224,6 +236,8 @@ OTHER_ROW = "_other_row"
 MIX = re.compile(r"mix_(\d+(?:\.\d+)?)")
 PREFIX = re.compile(r"prefix_(\d+)")
 SCALE = re.compile(r"scale_(\d+(?:\.\d+)?)")
+LAYER = re.compile(r"layer_(\d+)")
+LAYER_FLOOR = re.compile(r"(layer_\d+)_(mean|empty)")
 OPENING = re.compile(r"(first|after)_(\d+)_words")
 
 
@@ -260,6 +274,10 @@ def condition_words(name: str) -> tuple[str, str]:
         return f"first {found[1]} tokens", "of the explanation"
     if found := SCALE.fullmatch(name):
         return f"norm × {found[1]}", "of the vector that is injected"
+    if found := LAYER.fullmatch(name):
+        return f"layer {found[1]}", "what the AV writes for its vectors"
+    if found := LAYER_FLOOR.fullmatch(name):
+        return ", ".join(condition_words(one)[0] for one in found.groups()), ""
     if found := OPENING.fullmatch(name):
         return {"first": f"first {found[2]} words", "after": f"without the first {found[2]} words"}[
             found[1]

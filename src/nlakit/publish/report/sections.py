@@ -13,6 +13,7 @@ from nlakit.publish.report import figures
 from nlakit.publish.report.numbers import finite, num
 from nlakit.publish.report.parts import (
     FOLDED,
+    LAYER,
     MEASURES,
     OTHER_ROW,
     PARTS,
@@ -222,7 +223,7 @@ def claim(one: Mapping[str, Any]) -> list[str]:
 
 
 def ladders(own: Sequence[Finding]) -> list[Picture]:
-    """Score against the length of the text, and against the norm of the injected vector: a panel
+    """Score against the length of the text, the norm of the injected vector and its layer: a panel
     a measure, and a panel a group where there are groups."""
     kinds = [
         (PREFIX, "real", "tokens of the explanation", "Score by length read", "{}",
@@ -230,6 +231,9 @@ def ladders(own: Sequence[Finding]) -> list[Picture]:
          " the start means that an opening says it all."),
         (SCALE, None, "norm of the vector", "Score by norm of the vector", "×{}",
          "What the explanations reach when the vector is made shorter or longer."),
+        (LAYER, None, "layer", "Score by layer read", "{}",
+         "What the explanations reach of the layer's own vectors when the pair is given another"
+         " layer than its own."),
     ]  # fmt: skip
     pictures = []
     for pattern, whole, axis, title, step, text in kinds:
