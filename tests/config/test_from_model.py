@@ -43,6 +43,21 @@ def test_a_written_configuration_leaves_nothing_out() -> None:
     assert not needs_model(parse_config(yaml.safe_load(dump_config(config))))
 
 
+def test_imported_tables_keep_their_layer_and_take_the_rates_of_the_model(
+    tmp_path: Path, toy_subject: Any
+) -> None:
+    """The default rate is a narrow model's: on a wide one it would be several times too high."""
+    given = {"name": "t", "tables": {"source": str(tmp_path)}}
+    config = fitted(parse_config(given), WIDE)
+    assert config.subject.layer == parse_config(given).subject.layer
+    assert config.av.phases[0].lr == config.ar.phases[0].lr == learning_rate_of(2560)
+    toy = toy_subject("llama")
+    made = with_model_settings(parse_config({**given, "subject": {"model": toy.source}}))
+    assert made.av.phases[0].lr == learning_rate_of(toy.d_model)
+    rates = {half: {"phases": [{"steps": 5, "lr": 1e-3}]} for half in ("ar", "av", "pair")}
+    assert not needs_model(parse_config(given | rates))
+
+
 def test_wider_models_get_lower_rates_and_none_a_wild_one() -> None:
     rates = [learning_rate_of(width) for width in (8, 64, 640, 1152, 2560, 5376)]
     assert rates == sorted(rates, reverse=True)

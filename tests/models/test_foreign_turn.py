@@ -14,11 +14,14 @@ import yaml
 from typer.testing import CliRunner
 
 from nlakit.cli.main import app
+from nlakit.config.sections import EvalConfig
 from nlakit.core.metrics import cosine
 from nlakit.errors import ConfigError, ContractError
+from nlakit.models import loading
 from nlakit.models.foreign.convert import export_pair, import_pair
 from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
+from nlakit.studies.evaluation import evaluate_pair
 from tests.conftest import build_contract
 from tests.models.test_foreign import TEXTS, edit, pair
 from tests.models.test_foreign_adapters import ATTENTION, TEXT, assert_read_exactly, logits
@@ -246,3 +249,31 @@ def test_a_pair_of_easynla_is_read_exactly(
     known = np.stack([theirs.reconstruct(text) for text in TEXTS])
     assert cosine(nla.reconstruct(TEXTS), known).min() >= 0.9999
     assert len(nla.explain(vectors[:2])) == 2
+
+
+def test_what_a_prompt_is_gets_asked_before_the_model_is_loaded(
+    toy_folder: Any, critic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A subject may have hundreds of gigabytes: no statement about a half needs them."""
+    folder = tmp_path / "av"
+    write_av(toy_folder("llama"), folder, ATTENTION)
+    edit(folder / "nla_meta.yaml", of_a_model)
+    with_template(folder, TURN)
+
+    def load(config: Any) -> Any:
+        raise AssertionError("the subject was loaded")
+
+    monkeypatch.setattr(loading, "load_subject", load)
+    with pytest.raises(ContractError, match=OPEN):
+        NLA.load(folder, **CPU)
+    with pytest.raises(ContractError, match="begins with a BOS.*--ar-bos"):
+        NLA.load(critic, **CPU)
+    with pytest.raises(ConfigError, match="unknown --chat"):
+        NLA.load(folder, chat="perhaps", **CPU)
+    for given, stated in ((folder, {"chat": "turn"}), (critic, {"ar_bos": "no"})):
+        with pytest.raises(AssertionError, match="was loaded"):
+            NLA.load(given, **stated, **CPU)
+    out = tmp_path / "evaluation"
+    with pytest.raises(ContractError, match="leave open"):
+        evaluate_pair(str(folder), str(critic), "nowhere", EvalConfig(), out, device="cpu")
+    assert not out.exists()

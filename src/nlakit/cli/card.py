@@ -50,7 +50,11 @@ def card(
         _say(f"check it with: nlakit verify {quoted(folder)}")
         return
     if given := [value for value in (pair, out, name, license, data, other) if value]:
-        raise ConfigError("--correct takes no other option", found=given)
+        raise ConfigError(
+            "--correct takes no other option",
+            found=given,
+            do="leave the other options out, or make a new card with --out",
+        )
     check_folder(correct)
     found = append(target, correct)
     for one in found:

@@ -50,7 +50,9 @@ def compare(
     check_folder(out)
     if trajectory:
         if len(targets) > 1:
-            raise ConfigError("--trajectory takes one run", found=f"{len(targets)}")
+            raise ConfigError(
+                "--trajectory takes one run", found=f"{len(targets)}", do="give one run folder"
+            )
         for stage, best in write_trajectory(targets[0], out)["best"].items():
             what = "measured no content"
             if best:
@@ -60,7 +62,11 @@ def compare(
         return
     config: RunConfig = parse_config(with_overrides({"name": "compare"}, sets or []))
     if config.eval.judge and len(targets) != 2:
-        raise ConfigError("a judge compares two evaluations", found=f"{len(targets)}")
+        raise ConfigError(
+            "a judge compares two evaluations",
+            found=f"{len(targets)}",
+            do="give two evaluations, or leave eval.judge out",
+        )
     records = write_comparison(targets, out, permutations, seed)
     shown, several = headlines(records), len(targets) > 2
     names = ("measure", *["other"] * several, "first → other", "difference ±95%", "p")

@@ -253,7 +253,13 @@ def main() -> None:
         _refuse(error)
     except OSError as error:  # a place that no check looked at: the system says what is wrong
         place = error.filename or "a file"
-        _refuse(DataError(f"{place} cannot be used", found=error.strerror or error))
+        _refuse(
+            DataError(
+                f"{place} cannot be used",
+                found=error.strerror or error,
+                do="check that it is there, that you may use it, and that the disk is not full",
+            )
+        )
     except TYPED_WRONG as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # it prints the help itself
             error.show()

@@ -36,7 +36,11 @@ def resolve(target: str, out: Path | None, sets: list[str] | None) -> tuple[RunC
         )
     if path.is_dir():
         if not (path / "config.yaml").exists():
-            raise ConfigError(f"{path} is no run folder", found="no config.yaml")
+            raise ConfigError(
+                f"{path} is no run folder",
+                found="no config.yaml",
+                do="give a run folder, or a YAML configuration",
+            )
         return load_config(path / "config.yaml", sets or []), out or path
     config = pipeline.with_model_settings(load_config(path, sets or []))
     return config, out or Path("runs") / config.name

@@ -32,14 +32,19 @@ def learning_rate_of(width: int) -> float:
 def needs_model(config: RunConfig) -> bool:
     """Whether something is left out that takes the model's shape."""
     rates = ("lr" in phase.model_fields_set for name in SHARES for phase in _phases(config, name))
-    return "layer" not in config.subject.model_fields_set or not all(rates)
+    return _takes_layer(config) or not all(rates)
+
+
+def _takes_layer(config: RunConfig) -> bool:
+    """Whether the layer is left to the model's depth; imported tables are of one layer."""
+    return "layer" not in config.subject.model_fields_set and not config.tables.source
 
 
 def fitted(config: RunConfig, shape: Shape) -> RunConfig:
     """The configuration with the settings that it leaves to the model."""
     subject = config.subject
     update: dict[str, Any] = {}
-    if "layer" not in subject.model_fields_set:
+    if _takes_layer(config):
         update["subject"] = subject.model_copy(update={"layer": two_thirds(shape.blocks)})
     for name, share in SHARES.items():
         rate = float(f"{share * learning_rate_of(shape.width):.1e}")

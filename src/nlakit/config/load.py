@@ -54,9 +54,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             do="give the path of a YAML file; examples/ has some",
         ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not YAML", found=str(error).replace("\n", " ")) from error
+        raise ConfigError(
+            f"{path} is not YAML",
+            found=str(error).replace("\n", " "),
+            do="mend the file there; examples/ has some that are",
+        ) from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} is not a mapping of settings", found=type(data).__name__)
+        raise ConfigError(
+            f"{path} is not a mapping of settings",
+            found=type(data).__name__,
+            do="write SECTION: {SETTING: VALUE} in it; examples/ has some",
+        )
     data = with_overrides(data, overrides)
     data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "run")
     return parse_config(data, where=str(path))
@@ -123,7 +131,9 @@ def _setting(data: Any, loc: Sequence[int | str]) -> str:
 def _apply_override(data: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise ConfigError("--set takes a.b=value", found=override)
+        raise ConfigError(
+            "--set takes a.b=value", found=override, do="for example --set ar.batch_rows=8"
+        )
     *parents, leaf = key.split(".")
     node: Any = data
     for part in parents:
@@ -131,11 +141,17 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
             node[part] = {}
         node = node[part]
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {key}: {part} is not a section", found=override)
+            raise ConfigError(
+                f"--set {key}: {part} is not a section",
+                found=override,
+                do="give SECTION.SETTING=VALUE, for example ar.batch_rows=8",
+            )
     try:
         node[leaf] = _unshared(yaml.load(value, Loader=_UniqueKeys))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"--set {key}: the value is not YAML", found=value) from error
+        raise ConfigError(
+            f"--set {key}: the value is not YAML", found=value, do="close its quotes and brackets"
+        ) from error
 
 
 def dump_config(config: RunConfig) -> str:

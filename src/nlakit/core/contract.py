@@ -267,7 +267,15 @@ def read_contract(path: Path) -> Contract:
             do="give the folder of a trained half, or of a run",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ContractError(f"{file} is not YAML", found=str(error).replace("\n", " ")) from error
+        raise ContractError(
+            f"{file} is not YAML",
+            found=str(error).replace("\n", " "),
+            do="copy the file again from where the half was made",
+        ) from error
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ContractError(f"{file} does not follow the schema", found=problems) from error
+        raise ContractError(
+            f"{file} does not follow the schema",
+            found=problems,
+            do="mend these keys, or copy the file again from where the half was made",
+        ) from error

@@ -56,7 +56,9 @@ def fve_rows(real: Floats, made: Floats, base: float) -> Floats:
     """1 − ‖u − û‖² / base a row: `(n,)`; its mean over rows is the fraction of variance
     explained, 1 − E‖u − û‖² / E‖u − ū‖², where base is that of `baseline`."""
     if base <= 0:
-        raise DataError("the FVE baseline must be positive", found=base)
+        raise DataError(
+            "the FVE baseline must be positive", found=base, do="give rows whose vectors differ"
+        )
     return 1.0 - mse_normalised(real, made) / base
 
 

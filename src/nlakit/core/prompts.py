@@ -67,6 +67,7 @@ def find_marker(tokenizer: Any, template: str, texts: Sequence[str] = ()) -> str
         raise ContractError(
             "no marker fits: the AV template must hold {marker} once, between other text",
             found=repr(template),
+            do="mend tables.av_template",
         )
     tried, found = 0, None
     for marker in chain(MARKER_CANDIDATES, rare_symbols(tokenizer)):
@@ -139,7 +140,11 @@ def suffix_ids(tokenizer: Any, template: str) -> list[int]:
     Raises ContractError if nothing is left: the AR then has no fixed token to read from.
     """
     if "{explanation}" not in template:
-        raise ContractError("the AR template has no {explanation}", found=template)
+        raise ContractError(
+            "the AR template has no {explanation}",
+            found=template,
+            do="write {explanation} into tables.ar_template",
+        )
     samples = ("", "a", "one two.", 'He said "no"', "x = 1;", "!?", "\n")
     encoded = [
         encode(tokenizer, template.replace("{explanation}", sample), special=True, parse=True)

@@ -39,7 +39,11 @@ def cluster_sums(values: Floats, clusters: Sequence[str]) -> tuple[Floats, Float
     """Sum and count of `values` `(n,)` a cluster, in order of the sorted cluster names."""
     values = np.asarray(values, dtype=np.float64)
     if len(values) != len(clusters) or not len(values):
-        raise DataError("need one document a value", found=f"{len(values)} and {len(clusters)}")
+        raise DataError(
+            "need one document a value",
+            found=f"{len(values)} and {len(clusters)}",
+            do="give each row the document that it is from",
+        )
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     return np.bincount(index, weights=values), np.bincount(index).astype(np.float64)
 
@@ -185,7 +189,11 @@ def holm(ps: Sequence[float]) -> list[float]:
     chance of at most 5%. Raises DataError for values outside [0, 1]."""
     found = np.asarray(ps, dtype=np.float64)
     if not ((found >= 0) & (found <= 1)).all():
-        raise DataError("p-values lie in [0, 1]", found=found[~((found >= 0) & (found <= 1))][0])
+        raise DataError(
+            "p-values lie in [0, 1]",
+            found=found[~((found >= 0) & (found <= 1))][0],
+            do="give p-values as they come from a test",
+        )
     order = np.argsort(found, kind="stable")
     steps = np.maximum.accumulate(found[order] * np.arange(len(found), 0, -1))
     adjusted = np.empty_like(found)
@@ -220,6 +228,7 @@ def _placements(scores: Floats, labels: Floats) -> Floats:
         raise DataError(
             "an AUC needs a score a row, and rows of both kinds",
             found=f"{len(scores)} scores, {count} positive of {len(positive)} rows",
+            do="give rows with and without what is looked for",
         )
     below = rankdata(scores)
     for kind in (positive, ~positive):

@@ -294,7 +294,11 @@ def _our_table(
     rows = table.num_rows
     for name in ("doc_id", VECTOR):
         if name not in table.column_names:
-            raise DataError(f"{file.name} has no column {name}", found=table.column_names)
+            raise DataError(
+                f"{file.name} has no column {name}",
+                found=table.column_names,
+                do="name its column so, or give a table of the reference's layout",
+            )
     texts = _explanations(table, part, ar_template, file)
     vectors = finite_matrix(table, file)
     contract.check_width(vectors.shape[1], f"the activations in {file.name}")
@@ -349,12 +353,17 @@ def _explanations(table: pa.Table, part: str, ar_template: str, file: Path) -> l
     elif part == "rl":
         return [""] * table.num_rows  # RL rows need no label
     else:
-        raise DataError(f"{file.name} holds no explanations", found=names)
+        raise DataError(
+            f"{file.name} holds no explanations",
+            found=names,
+            do="give a table with api_explanation, or with prompt or response",
+        )
     found = [pattern.search(text or "") for text in table[column].to_pylist()]
     if missing := sum(match is None for match in found):
         raise DataError(
             f"{file.name} holds rows without an explanation",
             found=f"{missing} of {len(found)} whose {column} is not in the sidecar's template",
+            do="import the folder with the sidecar that its prompts were made with",
         )
     return [match[1].strip() for match in found if match]
 

@@ -52,7 +52,11 @@ def read_source(source: SourceConfig) -> Iterator[Document]:
             count += 1
             yield document
     except OSError as error:
-        raise DataError(f"{source.path} cannot be read", found=str(error)) from error
+        raise DataError(
+            f"{source.path} cannot be read",
+            found=str(error),
+            do="check the path, and that you may read it",
+        ) from error
     if count == 0:
         name = source.dataset or source.path
         raise DataError(f"{name} has no documents", found="0 rows", do="give another source")
@@ -143,7 +147,11 @@ def _text(where: str, value: Any) -> str:
 def _label(where: str, row: Mapping[str, Any], column: str) -> str:
     value = row[column]
     if value is None or not str(value).strip():
-        raise DataError(f"{where} has no value in {column!r}", found=repr(value))
+        raise DataError(
+            f"{where} has no value in {column!r}",
+            found=repr(value),
+            do="fill the column, or leave its setting out",
+        )
     return _text(where, str(value))
 
 
@@ -251,7 +259,11 @@ def _read_csv(source: SourceConfig, path: Path) -> Iterator[Record]:
             if row:
                 yield where, dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise DataError(f"{path} line {rows.line_num} is not CSV", found=str(error)) from error
+        raise DataError(
+            f"{path} line {rows.line_num} is not CSV",
+            found=str(error),
+            do="mend the line, or save the table as .jsonl or .parquet",
+        ) from error
 
 
 def _read_parquet(source: SourceConfig, path: Path) -> Iterator[Record]:
@@ -287,7 +299,11 @@ SUPPORTED = f"{', '.join(READERS)}; texts also as .gz and .zst"
 def _read_hub(source: SourceConfig) -> Iterator[Document]:
     name = source.dataset or ""
     if source.path != "demo":
-        raise ConfigError("a source has a dataset or a path", found=f"{name} and {source.path}")
+        raise ConfigError(
+            "a source has a dataset or a path",
+            found=f"{name} and {source.path}",
+            do="leave one of the two out",
+        )
     if source.limit is None:
         # A stream does not say how long it is, and some fill any memory.
         raise ConfigError(f"the dataset {name} needs a limit", do="set limit: 10000 of the source")

@@ -147,12 +147,16 @@ def check_disjoint(parts: pa.Table) -> None:
     missing = [name for name in ("doc_id", "part", "group") if name not in parts.column_names]
     if missing:
         raise DataError(
-            f"the split has no column {', '.join(missing)}", found=", ".join(parts.column_names)
+            f"the split has no column {', '.join(missing)}",
+            found=", ".join(parts.column_names),
+            do="write doc_id, part and group for each document",
         )
     names = parts["part"].to_pylist()
     unknown = sorted({str(name) for name in names} - set(PARTS))
     if unknown:
-        raise DataError("the split has an unknown part", found=", ".join(unknown))
+        raise DataError(
+            "the split has an unknown part", found=", ".join(unknown), do="use av, ar, rl and test"
+        )
     for column in ("doc_id", "group"):
         part_of: dict[object, str] = {}
         for value, name in zip(parts[column].to_pylist(), names, strict=True):

@@ -84,7 +84,9 @@ def compare(
     Raises DataError for fewer than two sides, or sides that share no claim.
     """
     if len(sides) < 2:
-        raise DataError("a comparison needs two sides", found=f"{len(sides)}")
+        raise DataError(
+            "a comparison needs two sides", found=f"{len(sides)}", do="name another evaluation"
+        )
     first, *others = sides
     made = []
     for other in others:

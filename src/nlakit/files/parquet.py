@@ -42,17 +42,26 @@ def matrix(table: pa.Table, column: str = VECTOR) -> NDArray[np.float32]:
             f"column {column} holds no vectors", found=kind, do="a list of d floats a row"
         )
     if found.null_count:
-        raise DataError(f"column {column} has empty rows", found=f"{found.null_count} rows")
+        raise DataError(
+            f"column {column} has empty rows",
+            found=f"{found.null_count} rows",
+            do="fill these rows, or leave them out",
+        )
     if pa.types.is_fixed_size_list(kind):
         width = kind.list_size
     else:
         lengths = sorted(pc.call_function("list_value_length", [found]).unique().to_pylist())
         if not lengths:
-            raise DataError(f"column {column} has no rows, and so no vectors", found="0 rows")
+            raise DataError(
+                f"column {column} has no rows, and so no vectors",
+                found="0 rows",
+                do="give a table with rows",
+            )
         if len(lengths) > 1:
             raise DataError(
                 f"column {column} has rows of different width",
                 found=f"{lengths[0]} to {lengths[-1]}",
+                do="give vectors of one model and layer",
             )
         width = lengths[0]
     made = np.empty((len(found), width), dtype=np.float32)
@@ -169,7 +178,11 @@ def _read_file(file: Path, columns: Sequence[str] | None) -> pa.Table:
         with pq.ParquetFile(file) as opened:
             names = opened.schema_arrow.names
             if missing := [name for name in columns or () if name not in names]:
-                raise DataError(f"{file} has no column {missing[0]}", found=", ".join(names))
+                raise DataError(
+                    f"{file} has no column {missing[0]}",
+                    found=", ".join(names),
+                    do="name a column so, or give another file",
+                )
             if twice := [name for name in names if names.count(name) > 1]:
                 raise DataError(f"{file} has several columns {twice[0]}", do="rename all but one")
             return opened.read(None if columns is None else list(columns))
@@ -199,6 +212,7 @@ def _of_one_schema(files: Sequence[Path], tables: Sequence[pa.Table]) -> list[pa
                 raise DataError(
                     f"column {name!r} of {file} does not fit the other files",
                     found=f"{table[name].type} where the others have {kind}: {first_line(error)}",
+                    do="write the column as one type, or move the file away",
                 ) from error
         made.append(pa.table(columns))
     return made

@@ -50,7 +50,11 @@ def decoded_lines(path: Path) -> Iterator[str]:
                 yield _decoded(path, number, offset, raw)
                 offset += len(raw)
     except OSError as error:
-        raise DataError(f"{path} cannot be read", found=first_line(error)) from error
+        raise DataError(
+            f"{path} cannot be read",
+            found=first_line(error),
+            do="check the path, and that you may read it",
+        ) from error
 
 
 def _decoded(path: Path, number: int, offset: int, raw: bytes) -> str:
@@ -85,7 +89,11 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             what = f"{where} is not JSON"
             raise DataError(what, found=str(error), do="mend or delete the line") from error
         if not isinstance(row, dict):
-            raise DataError(f"{where} is not a JSON object", found=type(row).__name__)
+            raise DataError(
+                f"{where} is not a JSON object",
+                found=type(row).__name__,
+                do="write an object, {...}, a line",
+            )
         yield where, row
 
 
@@ -98,7 +106,11 @@ def read_record(path: Path) -> dict[str, Any]:
         do = "copy or make it again"
         raise DataError(f"{path} cannot be read", found=first_line(error), do=do) from error
     if not isinstance(found, dict):
-        raise DataError(f"{path} is no record of nlakit", found=type(found).__name__)
+        raise DataError(
+            f"{path} is no record of nlakit",
+            found=type(found).__name__,
+            do="copy it again from where it was made",
+        )
     return found
 
 
@@ -138,7 +150,7 @@ def read_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, item in enumerate(items if isinstance(items, list) else [items], start=1):
         if not isinstance(item, dict):
             what = f"{path} item {number} is not a JSON object"
-            raise DataError(what, found=type(item).__name__)
+            raise DataError(what, found=type(item).__name__, do="write objects, {...}, in the list")
         yield f"{path} item {number}", item
 
 

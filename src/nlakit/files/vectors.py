@@ -37,7 +37,9 @@ def read_vectors(path: Path) -> NDArray[np.float32]:
         return found
     table = read_table(path, [VECTOR])
     if not table.num_rows:
-        raise DataError(f"{path} has no vectors", found="0 rows")
+        raise DataError(
+            f"{path} has no vectors", found="0 rows", do="give a file with one vector a row"
+        )
     return finite_matrix(table, path)
 
 
@@ -67,6 +69,7 @@ def _numpy_array(path: Path) -> NDArray[Any]:
         raise DataError(
             f"{path} holds no vectors: they are numbers (n, d)",
             found=f"shape {found.shape} of {found.dtype}",
+            do="save a matrix with one row a vector",
         )
     return found
 
@@ -77,13 +80,21 @@ def _unreadable(path: Path, error: Exception) -> DataError:
         with path.open("rb") as handle:
             start = handle.read(6)
     except OSError as unread:
-        return DataError(f"cannot read {path}", found=first_line(unread))
+        return DataError(
+            f"cannot read {path}",
+            found=first_line(unread),
+            do="check the path, and that you may read it",
+        )
     if "Object arrays" in str(error):
         return DataError(f"{path} holds Python objects, not numbers", do="save floats (n, d)")
     if start.startswith((b"\x93NUMPY", b"PK")):
         return DataError(f"{path} is damaged", found=first_line(error), do="copy or save it again")
     kind = path.suffix.lower()
-    return DataError(f"{path} is no {kind} file", found=f"it begins with {start!r}")
+    return DataError(
+        f"{path} is no {kind} file",
+        found=f"it begins with {start!r}",
+        do="give its file the ending of what it is",
+    )
 
 
 def read_texts(path: Path) -> list[str]:
@@ -109,5 +120,7 @@ def read_texts(path: Path) -> list[str]:
 def _text(where: str, row: Mapping[str, Any]) -> str:
     if not isinstance(text := row.get(TEXT), str):
         found = f"its keys are {', '.join(row)}" if text is None else type(text).__name__
-        raise DataError(f"{where} has no text in {TEXT!r}", found=found)
+        raise DataError(
+            f"{where} has no text in {TEXT!r}", found=found, do="store the text under that key"
+        )
     return text

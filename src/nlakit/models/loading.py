@@ -17,10 +17,10 @@ from nlakit.errors import ConfigError, ContractError
 from nlakit.models.foreign import kitft, peft_pair
 from nlakit.models.foreign.folders import find_halves, inside, kind_of
 from nlakit.models.foreign.injection import settle_injection
-from nlakit.models.foreign.turn import Stated, check_stated
+from nlakit.models.foreign.turn import Stated, check_stated, own_tokenizer, settle_prompt
 from nlakit.models.lora import read_tensors
 from nlakit.models.reconstructor import Reconstructor
-from nlakit.models.subject import Subject, load_subject
+from nlakit.models.subject import Subject, load_subject, load_tokenizer
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.run.progress import say
 
@@ -38,6 +38,18 @@ class Halves:
     measured: Provenance
 
 
+@dataclass(frozen=True)
+class Found:
+    """Halves by role as their files describe them: folder, contract, format, and the precision they
+    were made in; and the subject that is to be loaded under them."""
+
+    folders: dict[str, Path]
+    contracts: dict[str, Contract]
+    kinds: dict[str, str]
+    recorded: dict[str, str]
+    subject: SubjectConfig
+
+
 def load_halves(
     path: str | Path | Sequence[str | Path],
     device: str,
@@ -46,6 +58,29 @@ def load_halves(
     stated: Stated,
 ) -> Halves:
     """What `NLA.load` loads; arguments and errors as there."""
+    found = checked_halves(path, device, base_model, precision, stated)
+    folders, contracts, recorded = found.folders, found.contracts, found.recorded
+    subject = load_subject(found.subject)
+    if len(set(recorded.values())) > 1:
+        said = ", ".join(f"the {role.upper()} {made_in}" for role, made_in in recorded.items())
+        say(f"recorded precision: {said}; both run in {subject.config.precision}")
+    means = {role: _read_mean(folders[role], contracts[role]) for role in folders}
+    made = {
+        role: _load_half(subject, kind, role, contracts[role], means[role], folders[role], stated)
+        for role, kind in found.kinds.items()
+    }
+    return _together(subject, made, means)
+
+
+def checked_halves(
+    path: str | Path | Sequence[str | Path],
+    device: str,
+    base_model: str | None,
+    precision: str | None,
+    stated: Stated,
+) -> Found:
+    """The halves that `load_halves` would load, with whatever can be said against them before a
+    model is loaded; arguments and errors as of `NLA.load`."""
     check_stated(stated.chat, stated.ar_bos)
     folders = find_halves(path)
     contracts = {role: read_contract(folder) for role, folder in folders.items()}
@@ -59,7 +94,7 @@ def load_halves(
                 found=f"{found[1]} and {found[2]}",
                 do="load two halves made for the same activations",
             )
-    kinds = {role: kind_of(folders[role], contracts[role]) for role in folders}
+    kinds: dict[str, str] = {role: kind_of(folders[role], contracts[role]) for role in folders}
     for role, kind in kinds.items():
         ours = kind == "nlakit"
         settle_injection(contracts[role], role, folders[role], stated.injection, ours)
@@ -69,17 +104,13 @@ def load_halves(
         else contracts[role].nlakit.subject_precision
         for role, kind in kinds.items()
     }
-    first = next(iter(recorded.values()))
-    subject = load_subject(subject_of(one, first, base_model, precision, device))
-    if len(set(recorded.values())) > 1:
-        said = ", ".join(f"the {role.upper()} {found}" for role, found in recorded.items())
-        say(f"recorded precision: {said}; both run in {subject.config.precision}")
-    means = {role: _read_mean(folders[role], contracts[role]) for role in folders}
-    made = {
-        role: _load_half(subject, kinds[role], role, contracts[role], means[role], folder, stated)
-        for role, folder in folders.items()
-    }
-    return _together(subject, made, means)
+    subject = subject_of(one, next(iter(recorded.values())), base_model, precision, device)
+    for role, kind in kinds.items():
+        if kind != "nlakit":
+            tokenizer = own_tokenizer(folders[role], load_tokenizer(subject))
+            own = contracts[role].model_copy(deep=True)
+            settle_prompt(own, folders[role], role, tokenizer, stated, reference=kind == "kitft")
+    return Found(folders, contracts, kinds, recorded, subject)
 
 
 def _load_half(
@@ -143,6 +174,7 @@ def subject_of(
         raise ContractError(
             "the contract names a subject that cannot be loaded",
             found=f"{'.'.join(map(str, problem['loc']))}: {problem['input']!r}",
+            do="give the subject with --base-model, or mend nla_meta.yaml",
         ) from error
 
 

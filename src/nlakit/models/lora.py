@@ -153,6 +153,8 @@ def read_lora_config(folder: Path) -> Adapters:
         lora = LoraConfig(r=data["r"], alpha=data["lora_alpha"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ContractError(
-            f"no readable adapter_config.json in {folder}", found=str(error)
+            f"no readable adapter_config.json in {folder}",
+            found=str(error),
+            do="copy the whole folder as PEFT wrote it",
         ) from error
     return Adapters.over(lora, tensor_names(folder / ADAPTER_FILE))

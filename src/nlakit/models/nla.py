@@ -152,7 +152,9 @@ class NLA:
         self.contract.check_width(real.shape[1], "the vectors")
         if len(rows) != len(real):
             raise DataError(
-                "one vector a text is needed", found=f"{len(rows)} texts, {len(real)} vectors"
+                "one vector a text is needed",
+                found=f"{len(rows)} texts, {len(real)} vectors",
+                do="give as many texts as vectors",
             )
         if self.mean is None or self.measured.baseline is None:
             raise ContractError(

@@ -16,6 +16,7 @@ from nlakit.config.sections import LoraConfig
 from nlakit.core.batches import batches_by_length, padded
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.prompts import ar_ids, check_room, check_suffix
+from nlakit.core.text.characters import cut_whole
 from nlakit.errors import ContractError, ModelError
 from nlakit.models.lora import read_tensors
 from nlakit.models.precision import check_finite
@@ -68,7 +69,7 @@ class Reconstructor(nn.Module):
 
     def encode(self, explanation: str, max_tokens: int) -> list[int]:
         """Prompt ids of an explanation; one that is too long for `max_tokens`, or for the subject,
-        is cut, never the suffix.
+        is cut behind a whole character, never the suffix.
 
         Raises ContractError if the ids do not end in the suffix of the contract, ConfigError if
         `max_tokens` leaves no room for more than the suffix.
@@ -80,7 +81,7 @@ class Reconstructor(nn.Module):
         max_tokens = min(max_tokens, self.positions or max_tokens)
         check_room(max_tokens, len(self.suffix), "the suffix of the AR prompt")
         if len(ids) > max_tokens:
-            ids = ids[: max_tokens - len(self.suffix)] + list(self.suffix)
+            ids = cut_whole(self.tokenizer, ids, max_tokens - len(self.suffix)) + list(self.suffix)
         return ids
 
     def forward(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -152,6 +152,20 @@ class Subject:
             return float(embed(ids[None]).float().norm(dim=-1).mean())
 
 
+def load_tokenizer(config: SubjectConfig) -> Any:
+    """The subject's tokenizer as its files have it; ModelError if there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source_of(config.model), **reading_options(config))
+    except Exception as error:  # the tokenizers library raises nothing more exact
+        raise ModelError(
+            f"cannot load the tokenizer of {config.model}",
+            found=first_line(error),
+            do="give a local folder, a hub id, or gemma-3-270m (embedded)",
+        ) from error
+
+
 def load_subject(config: SubjectConfig) -> Subject:
     """Load the subject for inference.
 
@@ -159,19 +173,11 @@ def load_subject(config: SubjectConfig) -> Subject:
     """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
-    from transformers import AutoTokenizer
 
     config = settled(config)
     source = source_of(config.model)
     options = reading_options(config)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except Exception as error:  # the tokenizers library raises nothing more exact
-        raise ModelError(
-            f"cannot load the tokenizer of {config.model}",
-            found=first_line(error),
-            do="give a local folder, a hub id, or gemma-3-270m (embedded)",
-        ) from error
+    tokenizer = load_tokenizer(config)
     if not check_round_trip(tokenizer, config.model):
         say(f"{config.model}: its tokenizer changes texts of other scripts than its own")
     try:

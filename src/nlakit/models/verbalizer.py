@@ -19,6 +19,7 @@ from nlakit.core.batches import batches_by_length
 from nlakit.core.contract import FILE, Contract
 from nlakit.core.injection import inject, marker_rows, norm_matched
 from nlakit.core.prompts import check_room, encode
+from nlakit.core.text.characters import cut_whole
 from nlakit.errors import ContractError, DataError
 from nlakit.models.decode import Decoding, Running, Text
 from nlakit.models.families import active_stream
@@ -150,7 +151,7 @@ class Verbalizer(nn.Module):
 
     def response_ids(self, explanation: str, max_tokens: int) -> list[int]:
         """Token ids that follow the prompt: the explanation (behind the opening tag, where the AV
-        writes that itself), cut if long, and the closing tag.
+        writes that itself), cut behind a whole character if long, and the closing tag.
 
         Raises ConfigError if `max_tokens` leaves no room between the prompt and the tag.
         """
@@ -160,7 +161,7 @@ class Verbalizer(nn.Module):
         # Encoded apart, so that the tag never merges with the text before it.
         text = self.contract.nlakit.av_open + explanation.strip()
         ids = encode(self.tokenizer, text, special=False)
-        return ids[: max_tokens - taken] + self.close
+        return cut_whole(self.tokenizer, ids, max_tokens - taken) + self.close
 
     def nll(
         self, injected: torch.Tensor | None, responses: Sequence[Sequence[int]]

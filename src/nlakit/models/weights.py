@@ -98,7 +98,9 @@ def adopt(module: Any, contract: Contract, folder: Path) -> None:
     if found := contract.difference(other):
         name, mine, theirs = found
         raise ContractError(
-            f"{folder} was trained for another {name}", found=f"{theirs} instead of {mine}"
+            f"{folder} was trained for another {name}",
+            found=f"{theirs} instead of {mine}",
+            do="go on from a half of this subject and layer",
         )
     adapters = isinstance(module, PeftModel)
     file = ADAPTER_FILE if adapters else WEIGHTS_FILE

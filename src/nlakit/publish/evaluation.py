@@ -159,7 +159,11 @@ def read_side(target: Path) -> Side:
         try:
             table = pa.Table.from_pylist(records, schema=SCHEMA)
         except pa.ArrowException as error:
-            raise DataError(f"{target} holds no findings", found=first_line(error)) from error
+            raise DataError(
+                f"{target} holds no findings",
+                found=first_line(error),
+                do="write it with `nlakit audit --save`",
+            ) from error
         findings = _checked(table, target, "findings.parquet").to_pylist()
         verdict, origin = (_mapping(found.get(name)) for name in ("verdict", "provenance"))
         origin = {**origin, "verdict": verdict.get("word")}

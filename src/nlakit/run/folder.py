@@ -119,7 +119,11 @@ def read_exact(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read", found=first_line(error)) from error
+        raise DataError(
+            f"{path} cannot be read",
+            found=first_line(error),
+            do="check that it is UTF-8 text and that you may read it",
+        ) from error
 
 
 def file_sha256(path: Path) -> str:

@@ -111,11 +111,11 @@ def begun_in(config: RunConfig, rundir: RunDir) -> RunConfig:
 
 def with_model_settings(config: RunConfig) -> RunConfig:
     """The configuration with the layer and the learning rates that it leaves to the model. Imported
-    tables name their layer.
+    tables are of one layer, which is theirs.
 
     Raises ModelError if something is left out and the model's configuration cannot be read.
     """
-    if config.tables.source or not needs_model(config):
+    if not needs_model(config):
         return config
     from nlakit.models.families import shape_of
 

@@ -25,8 +25,8 @@ from nlakit.evaluate.conditions import pick_rows
 from nlakit.files.rows import PARTS, TableRows, read_mean, read_rows, rows_of_file, tables_at
 from nlakit.files.text import read_record
 from nlakit.models.foreign.folders import find_halves
-from nlakit.models.foreign.injection import settle_injection
-from nlakit.models.foreign.turn import check_stated
+from nlakit.models.foreign.turn import Stated
+from nlakit.models.loading import checked_halves
 from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
@@ -43,7 +43,7 @@ from nlakit.run.folder import (
 from nlakit.run.inputs import Reads, model_files, subject_files
 from nlakit.run.progress import say, ticker
 from nlakit.run.stage import stage
-from nlakit.studies.layer_rows import check_layers, named_subject, read_at_layers
+from nlakit.studies.layer_rows import check_layers, read_at_layers
 
 
 def files_read(config: RunConfig) -> Reads:
@@ -118,12 +118,9 @@ def evaluate_pair(
     evaluation.
     """
     halves = {"av": half_at(av, "av"), "ar": half_at(ar, "ar")}
-    check_stated(chat, ar_bos)
-    for role, path in halves.items():  # before `out` is claimed for these arguments
-        contract = read_contract(path)
-        settle_injection(contract, role, path, injection, ours=False)
-        if settings.layers:
-            check_layers(settings.layers, named_subject(contract, base_model))
+    stated = Stated(injection, chat, ar_bos)  # checked before `out` is claimed for these arguments
+    found = checked_halves(list(halves.values()), device, base_model, precision, stated)
+    check_layers(settings.layers, found.subject)
     data = data or _own_rows(av, ar)
     test, train, hashes = read_data(data)
     files = tables_at(Path(data))
@@ -164,7 +161,7 @@ def evaluate_pair(
     matched = trained_together(nla.av.contract, nla.ar.contract)
     if matched is not True:
         say(MATCHED[matched])
-    found = provenance(nla.ar.contract, None) | {
+    origin = provenance(nla.ar.contract, None) | {
         "data_sha256": hashes, "av": av, "ar": ar, "matched": matched, "mean_source": source,
         "subject_precision": nla.subject.config.precision,
         "injection_source": nla.av.contract.nlakit.injection_source,
@@ -172,7 +169,7 @@ def evaluate_pair(
     requests = requests or RequestsConfig()
     store = store_path(requests, out)
     with judging(settings, requests, store, str(out.resolve())) as judge:
-        return write_evaluation(dataclasses.replace(bench, judge=judge), found)
+        return write_evaluation(dataclasses.replace(bench, judge=judge), origin)
 
 
 MATCHED = {
@@ -217,7 +214,11 @@ def read_data(data: str) -> tuple[TableRows, TableRows | None, dict[str, str]]:
     joined = train[0].join(train[1]) if len(train) == 2 else train[0] if train else None
     test = rows_of_file(tables["test"])
     if not len(test):
-        raise DataError(f"{tables['test']} has no rows to evaluate on", found="0 rows")
+        raise DataError(
+            f"{tables['test']} has no rows to evaluate on",
+            found="0 rows",
+            do="give a table with rows",
+        )
     return test, joined, hashes
 
 

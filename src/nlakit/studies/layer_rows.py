@@ -32,12 +32,6 @@ TOKENS_PER_BATCH = 2048
 Vectors = dict[int, NDArray[np.float32]]
 
 
-def named_subject(contract: Contract, base_model: str | None) -> SubjectConfig:
-    """Where the subject of a pair lies, without how it is loaded."""
-    revision = None if base_model else contract.nlakit.revision
-    return SubjectConfig(model=base_model or contract.extraction.base_model, revision=revision)
-
-
 def check_layers(layers: Sequence[int], subject: SubjectConfig) -> None:
     """Raise ConfigError for a layer that the subject lacks, ModelError if its configuration cannot
     be read."""

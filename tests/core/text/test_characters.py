@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from nlakit.core.prompts import encode
-from nlakit.core.text.characters import character_ends, last_tokens
+from nlakit.core.text.characters import character_ends, cut_whole, last_tokens
 from nlakit.core.text.transforms import first_tokens
 from nlakit.evaluate.conditions import last_source_tokens
 from nlakit.models.gguf import embedded_model
@@ -78,3 +78,27 @@ def test_parts_of_texts_hold_whole_characters() -> None:
     assert first_tokens(tokenizer, "ab👩🚀", 9) == "ab👩"
     assert first_tokens(tokenizer, "👩", 2) == ""
     assert last_source_tokens(tokenizer, ["ab👩🚀", "ab", None], 1) == ["🚀", "b", None]
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXTS, st.integers(0, 12))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_text_ends_in_a_whole_character(kind: str, text: str, count: int) -> None:
+    tokenizer = KINDS[kind]
+    ids = encode(tokenizer, text, special=False)
+    kept = cut_whole(tokenizer, ids, count)
+    assert kept == ids[: len(kept)] and len(kept) <= count
+    assert tokenizer.decode(ids).startswith(tokenizer.decode(kept))
+    whole = [end + 1 for end in character_ends(tokenizer, ids) if end < count]
+    assert len(kept) == (whole[-1] if whole else 0)
+
+
+def test_planted_cut_inside_a_character() -> None:
+    """日 is one token here, ש two bytes: three tokens of "a日שש" end inside the first ש."""
+    tokenizer = KINDS["bytes"]
+    ids = encode(tokenizer, "a日שש", special=False)
+    assert len(ids) == 6
+    assert [tokenizer.decode(cut_whole(tokenizer, ids, n)) for n in range(7)] == [
+        "", "a", "a日", "a日", "a日ש", "a日ש", "a日שש",
+    ]  # fmt: skip
+    assert "\ufffd" in tokenizer.decode(ids[:3])

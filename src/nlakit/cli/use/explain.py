@@ -55,7 +55,9 @@ def explain(
     check_output(format, save)
     positions = "all" if every else _positions(position or [])
     if (text is None) == (vectors is None):
-        raise ConfigError("give a text or --vectors", found="both" if text else "neither")
+        raise ConfigError(
+            "give a text or --vectors", found="both" if text else "neither", do="one of the two"
+        )
     what = read_vectors(vectors) if vectors else text or ""
     nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, ar_bos, device)
     found = nla.explain(what, positions, special_tokens="parse" if parse else None)

@@ -47,7 +47,10 @@ def reconstruct(
     check_output(format, save)
     rows = read_texts(file) if file else list(texts or [])
     if not rows:
-        raise ConfigError("give explanations, or --file")
+        raise ConfigError(
+            "give explanations, or --file",
+            do="write them behind the pair, or in a file, a line each",
+        )
     nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, ar_bos, device)
     made = nla.reconstruct(rows)
     records = [

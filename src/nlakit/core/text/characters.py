@@ -28,6 +28,15 @@ def character_ends(tokenizer: Any, ids: Sequence[int]) -> list[int]:
     return ends
 
 
+def cut_whole(tokenizer: Any, ids: Sequence[int], count: int) -> list[int]:
+    """The first `count` token ids, less those that begin a character which others would end."""
+    kept = list(ids[:count])
+    if len(ids) <= count:
+        return kept
+    ends = character_ends(tokenizer, kept)
+    return kept[: ends[-1] + 1] if ends else []
+
+
 def last_tokens(tokenizer: Any, ids: Sequence[int], count: int = 1) -> str:
     """The text of the last `count` tokens, and of those before them that a character needs."""
     for more in range(LONGEST):

@@ -79,7 +79,10 @@ def checked(
     Raises DataError if the labeler lost a row.
     """
     if [label.row_id for label in labels] != [request.row_id for request in requests]:
-        raise DataError("the labeler returned other rows than it was given")
+        raise DataError(
+            "the labeler returned other rows than it was given",
+            do="a labeler gives one answer a row, in their order",
+        )
     result = []
     for label, request in zip(labels, requests, strict=True):
         fault = None

@@ -219,6 +219,7 @@ def agreement(
         raise DataError(
             "agreement needs two rows, of two documents, that both labelers labelled",
             found=f"{len(rows)} shared rows of {len(set(names))} documents",
+            do="label more rows with both",
         )
     likeness = _tf_idf_cosines(left, right)
     own, place = likeness.diagonal(), np.arange(len(rows))

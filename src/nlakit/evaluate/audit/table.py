@@ -101,12 +101,14 @@ def read_audit_table(path: Path, chosen: Mapping[str, str] | None = None) -> Aud
     chosen = chosen or {}
     reader = READERS.get(ending(path))
     if not path.is_file():
-        raise DataError(f"there is no file {path}", found=f"working folder {Path.cwd()}")
+        raise DataError(
+            f"there is no file {path}", found=f"working folder {Path.cwd()}", do="check the path"
+        )
     if reader is None:
         raise DataError(f"{path} cannot be audited", found=path.suffix or "no ending",
                         do=f"endings: {', '.join(READERS)}")  # fmt: skip
     if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty", found="0 bytes")
+        raise DataError(f"{path} is empty", found="0 bytes", do="write the table again")
     raw = reader(path, chosen)
     read_as = match_columns(list(raw), chosen)
     if not (set(ENOUGH) & set(read_as) or {"activation_vector", "reconstruction"} <= set(read_as)):
@@ -118,7 +120,9 @@ def read_audit_table(path: Path, chosen: Mapping[str, str] | None = None) -> Aud
         )
     rows = len(next(iter(raw.values())))
     if not rows:
-        raise DataError(f"{path} has no rows", found=f"columns {_shown(list(raw))}")
+        raise DataError(
+            f"{path} has no rows", found=f"columns {_shown(list(raw))}", do="give a table with rows"
+        )
     notes: list[str] = []
     columns = {name: _read(name, own, raw[own], notes) for name, own in read_as.items()}
     ignored = [name for name in raw if name not in read_as.values()]
@@ -135,7 +139,9 @@ def match_columns(names: Sequence[str], chosen: Mapping[str, str] | None = None)
     for column, name in chosen.items():
         if name and name not in names:
             raise DataError(
-                f"there is no column {name!r} for {column}", found=f"columns {_shown(names)}"
+                f"there is no column {name!r} for {column}",
+                found=f"columns {_shown(names)}",
+                do="name one of these",
             )
     free = [name for name in names if name not in chosen.values()]
     found = {column: name for column, name in chosen.items() if name}
@@ -178,7 +184,11 @@ def _read(column: str, own: str, values: Any, notes: list[str]) -> Any:
         return _texts(own, found)
     if kind == "name":
         if pa.types.is_nested(found.type):
-            raise DataError(f"column {own!r} must hold names", found=found.type)
+            raise DataError(
+                f"column {own!r} must hold names",
+                found=found.type,
+                do="name another, or store one name a row",
+            )
         return found.cast(pa.string()).to_pylist()
     return _vectors(own, found) if kind == "vector" else _numbers(own, found, notes)
 
@@ -214,7 +224,11 @@ def _texts(own: str, found: pa.ChunkedArray) -> list[str]:
 
 def _numbers(own: str, found: pa.ChunkedArray, notes: list[str]) -> NDArray[np.float64]:
     if pa.types.is_boolean(found.type) or pa.types.is_nested(found.type):
-        raise DataError(f"column {own!r} must hold numbers", found=found.type)
+        raise DataError(
+            f"column {own!r} must hold numbers",
+            found=found.type,
+            do="name another with --column COLUMN=NAME, or store numbers",
+        )
     try:
         values = found.cast(pa.float64()).to_numpy().astype(np.float64)
     except pa.ArrowException as error:
@@ -233,7 +247,11 @@ def _vectors(own: str, found: pa.ChunkedArray) -> NDArray[np.float32]:
     """`(n, d)`; NaN for a row without a vector, or with one that has no direction."""
     known = np.asarray(found.is_valid())
     if not known.any():
-        raise DataError(f"column {own!r} has no vectors", found="only rows without a value")
+        raise DataError(
+            f"column {own!r} has no vectors",
+            found="only rows without a value",
+            do="leave the column out, or fill it",
+        )
     some = matrix(pa.table({own: found.drop_null()}), own)
     made = np.full((len(found), some.shape[1]), np.nan, dtype=np.float32)
     made[known] = some
@@ -252,7 +270,11 @@ def _read_records(path: Path, chosen: Mapping[str, str]) -> dict[str, Any]:
             names |= dict.fromkeys(record)
             records.append({name: _packed(where, name, v, chosen) for name, v in record.items()})
     if not records:
-        raise DataError(f"{path} has no rows", found="only empty lines, or answers of no results")
+        raise DataError(
+            f"{path} has no rows",
+            found="only empty lines, or answers of no results",
+            do="give a file with results",
+        )
     return {name: [record.get(name) for record in records] for name in names}
 
 
@@ -276,7 +298,11 @@ def _packed(where: str, name: str, value: Any, chosen: Mapping[str, str]) -> Any
             raise TypeError(f"it holds {', '.join(sorted(wrong))}")
         return np.asarray(value, dtype=np.float32).reshape(-1)
     except (ValueError, TypeError) as error:
-        raise DataError(f"{where}: {name} is no list of numbers", found=str(error)) from error
+        raise DataError(
+            f"{where}: {name} is no list of numbers",
+            found=str(error),
+            do="store a list of numbers, all of one length",
+        ) from error
 
 
 def _is_vector(name: str, chosen: Mapping[str, str]) -> bool:
@@ -306,7 +332,11 @@ def _read_parquet(path: Path, _: Mapping[str, str]) -> dict[str, Any]:
 
 def _columns(path: Path, table: pa.Table) -> dict[str, Any]:
     if len(set(table.column_names)) < len(table.column_names):
-        raise DataError(f"{path} has two columns of one name", found=_shown(table.column_names))
+        raise DataError(
+            f"{path} has two columns of one name",
+            found=_shown(table.column_names),
+            do="rename one of them",
+        )
     return {name: table[name] for name in table.column_names}
 
 

@@ -43,7 +43,9 @@ def find_halves(where: str | Path | Sequence[str | Path]) -> dict[str, Path]:
         for role, folder in _halves_at(place).items():
             if role in found:
                 raise ContractError(
-                    f"two folders hold an {role.upper()}", found=f"{found[role]} and {folder}"
+                    f"two folders hold an {role.upper()}",
+                    found=f"{found[role]} and {folder}",
+                    do="give one of the two, and the folder of the other half",
                 )
             found[role] = folder
     return found
@@ -158,7 +160,10 @@ def role_of(folder: Path, contract: Contract) -> str:
     # Some projects leave the sidecar of the data set beside the weights.
     weights = (*SETTINGS, EASYNLA_AR)
     if contract.kind == "nla_dataset" and not any((folder / name).exists() for name in weights):
-        raise ContractError(f"{folder} is the sidecar of a table, not of a half")
+        raise ContractError(
+            f"{folder} is the sidecar of a table, not of a half",
+            do="give the folder of a trained half; --data takes tables",
+        )
     heads = ("value_head.safetensors", "linear_head.pt", EASYNLA_AR)
     return "ar" if any((folder / head).exists() for head in heads) else "av"
 
@@ -202,9 +207,17 @@ def read_json(file: Path) -> dict[str, object]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ContractError(f"cannot read {file}", found=str(error)) from error
+        raise ContractError(
+            f"cannot read {file}",
+            found=str(error),
+            do="copy the file again from where the half was made",
+        ) from error
     if not isinstance(data, dict):
-        raise ContractError(f"{file} is no mapping", found=type(data).__name__)
+        raise ContractError(
+            f"{file} is no mapping",
+            found=type(data).__name__,
+            do="copy the file again from where the half was made",
+        )
     return data
 
 
@@ -218,7 +231,9 @@ def read_weights(folder: Path) -> Mapping[str, torch.Tensor]:
         return read_tensors(folder / "model.safetensors")
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict):
-        raise ContractError(f"{index} has no weight_map")
+        raise ContractError(
+            f"{index} has no weight_map", do="copy the file again from where the half was made"
+        )
     found: dict[str, torch.Tensor] = {}
     for shard in sorted(set(map(str, places.values()))):
         found |= read_tensors(inside(folder, shard))

@@ -48,7 +48,9 @@ def text_config(folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
     except Exception as error:  # each family's settings fail in their own way
         raise ContractError(
-            f"cannot use {folder / 'config.json'}", found=first_line(error)
+            f"cannot use {folder / 'config.json'}",
+            found=first_line(error),
+            do="copy the whole folder; its model must be one that transformers knows",
         ) from error
 
 

@@ -69,6 +69,7 @@ def settings(folder: Path) -> LoraConfig:
         raise ContractError(
             f"{folder / 'adapter_config.json'} has no usable rank and alpha",
             found=f"r {data.get('r')}, lora_alpha {data.get('lora_alpha')}",
+            do="copy adapter_config.json as PEFT wrote it",
         ) from error
     if data.get("use_rslora"):
         return lora.model_copy(update={"alpha": lora.alpha / math.sqrt(lora.r) * lora.r})
@@ -98,7 +99,7 @@ def by_block(found: Mapping[str, torch.Tensor], folder: Path) -> dict[str, torch
             raise _elsewhere(name, folder)
     _say_left_out(outside, folder)
     if not made:
-        raise ContractError(f"the adapter in {folder} is empty")
+        raise ContractError(f"the adapter in {folder} is empty", do="copy the whole folder again")
     return made
 
 
@@ -230,10 +231,18 @@ def read_head(file: Path) -> dict[str, torch.Tensor]:
         ) from error
     state = {"weight": found} if isinstance(found, torch.Tensor) else found
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise ContractError(f"{file} holds no state of a linear layer", found=type(found).__name__)
+        raise ContractError(
+            f"{file} holds no state of a linear layer",
+            found=type(found).__name__,
+            do="save the state of the AR's linear head alone",
+        )
     made = {str(name).rpartition(".")[2]: tensor for name, tensor in state.items()}
     if len(made) < len(state):
-        raise ContractError(f"{file} holds more than one layer", found=", ".join(map(str, state)))
+        raise ContractError(
+            f"{file} holds more than one layer",
+            found=", ".join(map(str, state)),
+            do="save the state of the AR's linear head alone",
+        )
     return made
 
 

@@ -144,6 +144,7 @@ def chat_template(tokenizer: Any, template: str) -> str:
         raise ContractError(
             "the tokenizer ends a text with special tokens, which the reference does not write",
             found=full[-1:],
+            do="export it with --format peft",
         )
     return f"{{{{ {json.dumps(tokenizer.decode(first))} }}}}{{{{ messages[0]['content'] }}}}"
 

@@ -144,7 +144,9 @@ def fill_turn(tokenizer: Any, content: str, options: Options) -> str:
         )
     except Exception as error:  # whatever the file's own template does
         raise ContractError(
-            "the chat template of the foreign AV cannot be filled in", found=first_line(error)
+            "the chat template of the foreign AV cannot be filled in",
+            found=first_line(error),
+            do="mend chat_template.jinja in the folder, or use the AR alone",
         ) from error
 
 
@@ -161,7 +163,9 @@ def own_tokenizer(folder: Path, ours: Any) -> Any:
         theirs: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # The tokenizers library raises nothing more exact.
         raise ContractError(
-            f"cannot use the tokenizer in {folder}", found=first_line(error)
+            f"cannot use the tokenizer in {folder}",
+            found=first_line(error),
+            do="copy the tokenizer's files again, or remove them: the subject's is then used",
         ) from error
     known = theirs.get_vocab()
     other = [token for token, at in ours.get_vocab().items() if known.get(token) != at]

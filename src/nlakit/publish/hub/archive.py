@@ -112,7 +112,11 @@ def copy_public(source: Path, target: Path, cut: dict[str, str]) -> bool:
     try:
         data = json.loads(text) if source.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"{source} cannot be read", found=first_line(error)) from error
+        raise DataError(
+            f"{source} cannot be read",
+            found=first_line(error),
+            do="make it again, or copy it from where it was made",
+        ) from error
     cleaned = _public(data, cut)
     if cleaned != data and source.suffix == ".json":
         text = as_json(cleaned, indent=1) + "\n"

@@ -102,7 +102,11 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
                     text = "\n".join(_strings(batch[name].to_pylist()))
                     yield f"column {name}", text.encode()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} cannot be read", found=str(error).splitlines()[0]) from error
+        raise DataError(
+            f"{file} cannot be read",
+            found=str(error).splitlines()[0],
+            do="make it again, or leave it out",
+        ) from error
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -283,7 +283,11 @@ def _rewritten(file: Path, public: _Public) -> str:
         text = read_exact(file)
         data = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{file} cannot be read", found=str(error).splitlines()[0]) from error
+        raise DataError(
+            f"{file} cannot be read",
+            found=str(error).splitlines()[0],
+            do="make it again, or copy it from where it was made",
+        ) from error
     cleaned = public(data)
     if cleaned == data:
         return text
@@ -295,7 +299,11 @@ def _rewritten(file: Path, public: _Public) -> str:
 def _subject_names(contracts: Mapping[str, Contract], given: str | None) -> dict[str, str]:
     """Recorded name of the subject → the one to send; ContractError if it is a local folder."""
     if given and is_local(given):
-        raise ConfigError("--base-model is a folder of this machine", found=given)
+        raise ConfigError(
+            "--base-model is a folder of this machine",
+            found=given,
+            do="name the subject as others find it, OWNER/NAME",
+        )
     recorded = {contract.extraction.base_model for contract in contracts.values()}
     if given:
         return dict.fromkeys(recorded, given)

@@ -50,7 +50,7 @@ class Folder:
     def listing(self) -> dict[str, Stored]:
         """Visible files by name; DataError for a link out of the folder."""
         if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"{self.path} is no folder")
+            raise ConfigError(f"{self.path} is no folder", do="name a new folder")
         return {
             name: Stored(file.stat().st_size, file_sha256(file))
             for name, file in visible_files(self.path)
@@ -160,7 +160,10 @@ class Hub:
             return ServiceError(f"the transfer with {self} failed", found=found, do=AGAIN)
         status = error.response.status_code
         if isinstance(error, RevisionNotFoundError):
-            return ConfigError(f"{self.repo} has no revision {self.revision}")
+            return ConfigError(
+                f"{self.repo} has no revision {self.revision}",
+                do="leave --revision out for the newest",
+            )
         if status == 401:
             return ServiceError(
                 f"{self} asks who you are, or does not exist",

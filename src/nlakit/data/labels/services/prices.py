@@ -64,7 +64,11 @@ def load_prices(path: str | None) -> Prices:
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the price table {path}", found=error) from error
+        raise ConfigError(
+            f"cannot read the price table {path}",
+            found=error,
+            do="check labels.prices: a JSON or YAML file that you may read",
+        ) from error
     theirs = _parse(text, path)
     return Prices(own.models | theirs.models, f"{path} of {theirs.date}")
 

@@ -73,7 +73,11 @@ def _read(name: str, path: str | None) -> str:
     try:
         return Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the {name} prompt {path}", found=error) from error
+        raise ConfigError(
+            f"cannot read the {name} prompt {path}",
+            found=error,
+            do="give a UTF-8 text file that you may read, or leave the setting out",
+        ) from error
 
 
 def _template(name: str, path: str | None, rubric: str) -> Template:

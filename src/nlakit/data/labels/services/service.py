@@ -107,7 +107,9 @@ class ModelService:
             raise self._as_sent(translated(error, self.name, self.secret), heard) from error
         except UserError as error:
             raise ServiceError(
-                f"{self.name} does not take these settings", found=plain(str(error), self.secret)
+                f"{self.name} does not take these settings",
+                found=plain(str(error), self.secret),
+                do="change them in the service's entry of the configuration",
             ) from error
         except Exception as error:
             if isinstance(error, Fault) or type(error) is RuntimeError:
@@ -266,7 +268,11 @@ def translated(error: Exception, name: str, secret: str = "") -> Exception:
             return Fault("quota", text, retry_after=wait)
         if isinstance(error, e.ModelRateLimitError):
             return Fault("rate_limit", text, retry_after=wait)
-        return ServiceError(f"the account behind {name} has no credit left", found=text)
+        return ServiceError(
+            f"the account behind {name} has no credit left",
+            found=text,
+            do="top it up, or set another service; what is labelled is kept",
+        )
     if isinstance(error, e.ModelContextWindowExceededError):
         return ServiceError(
             f"a text is longer than {name} takes",
