@@ -19,7 +19,7 @@ from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.serve.engine import Engine
-from nlakit.serve.pages.explorer import add_pages
+from nlakit.serve.pages.mount import add_pages
 from tests.conftest import SMALL_LORA, D, build_contract
 
 ROWS = 20
