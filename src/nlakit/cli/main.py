@@ -32,6 +32,7 @@ from nlakit.cli.use import files as cli_files
 from nlakit.cli.use import probe as cli_probe
 from nlakit.cli.use import score as cli_score
 from nlakit.cli.use import serve as cli_serve
+from nlakit.cli.use import steer as cli_steer
 from nlakit.config.load import dump_config
 from nlakit.config.sections import RunConfig
 from nlakit.core.shown import plain_table
@@ -206,7 +207,7 @@ def doctor() -> None:
 
 for _commands in (
     cli_explain, cli_score, cli_audit, cli_compare, cli_probe, cli_card, cli_presets, cli_layers,
-    cli_files, cli_hub, cli_serve,
+    cli_files, cli_hub, cli_serve, cli_steer,
 ):  # fmt: skip
     _commands.register(app)
 

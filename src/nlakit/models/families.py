@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -220,6 +220,20 @@ def active_stream(module: nn.Module) -> int | None:
     """Blocks of Gemma 3n put out several streams `(s, b, t, d)` (AltUp); the one that attention and
     MLP work on is read. None where blocks put out `(b, t, d)`."""
     return getattr(text_config(module), "altup_active_idx", None)
+
+
+def changed_output(
+    output: Any, stream: int | None, change: Callable[[torch.Tensor], torch.Tensor]
+) -> Any:
+    """A block's output with `change` made to its `(b, t, d)`; of several streams to the active one.
+    What else a block puts out in a tuple stays."""
+    whole = output[0] if isinstance(output, tuple) else output
+    changed = change(whole if stream is None else whole[stream])
+    if stream is not None:
+        streams = list(whole)
+        streams[stream] = changed
+        changed = torch.stack(streams)
+    return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
 
 class LastStream(nn.Module):

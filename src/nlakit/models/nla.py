@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +14,15 @@ from nlakit.core.contract import Contract, Provenance
 from nlakit.core.metrics import centred_cosine, cosine, fve_rows, mse_normalised
 from nlakit.core.prompts import document_ids
 from nlakit.core.text.characters import last_tokens
+from nlakit.core.text.edits import exchanged
 from nlakit.errors import ContractError, DataError
 from nlakit.models.foreign.turn import Stated
 from nlakit.models.loading import load_halves
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.records import Explained, Explanations, Score
+from nlakit.models.steering.push import Places
+from nlakit.models.steering.record import ALPHAS, Asked, Steered
+from nlakit.models.steering.steer import edit_direction, steer
 from nlakit.models.subject import Subject, activations_of, sliced_decoder
 from nlakit.models.verbalizer import Verbalizer
 
@@ -120,16 +124,77 @@ class NLA:
     ) -> tuple[list[int], list[int], NDArray[np.float32]]:
         """Token ids, resolved positions, and raw activations `(n, d)` of layer K there. Arguments
         and errors as in `explain`."""
-        how = special_tokens or self.contract.nlakit.special_tokens
-        ids = document_ids(self.subject.tokenizer, text, how)
-        if not text.strip():
-            raise DataError("the text is empty", do="give some text to read")
-        self.subject.check_length(len(ids))
+        ids = self._token_ids(text, special_tokens)
         places = resolve_positions(positions, len(ids))
         layer = self.contract.layer
         if self._reader is None:
             self._reader = sliced_decoder(self.subject.model, layer + 1)
         return ids, places, activations_of(self._reader, ids, layer)[places]
+
+    def _token_ids(self, text: str, special_tokens: SpecialTokens | None) -> list[int]:
+        how = special_tokens or self.contract.nlakit.special_tokens
+        ids = document_ids(self.subject.tokenizer, text, how)
+        if not text.strip():
+            raise DataError("the text is empty", do="give some text to read")
+        self.subject.check_length(len(ids))
+        return ids
+
+    def steer(
+        self,
+        text: str,
+        original: str | None,
+        edited: str | Mapping[str, str],
+        *,
+        positions: Positions = "last",
+        alphas: Sequence[float] = ALPHAS,
+        random: int = 10,
+        seed: int = 0,
+        window: int = 8,
+        new_tokens: int = 24,
+        temperature: float = 0.0,
+        others: NDArray[Any] | None = None,
+        special_tokens: SpecialTokens | None = None,
+    ) -> Steered:
+        """Change an explanation, and see what the subject then does with a text.
+
+        Block K's output h at `positions` becomes h + α‖h‖Δ/‖Δ‖ with Δ = AR(edited) − AR(original),
+        for each of `alphas`, and for as many random directions. `all` steers every token of the
+        text but those that the tokenizer puts in front, and each token that is written. original:
+        the pair's own explanation of the steered token (of the last one of several) unless given;
+        edited: a text, or words to exchange in the original, old → new. The other arguments are
+        those of `Asked`; others `(m, d)` are further directions to compare with.
+
+        Raises ContractError without an AR (or, where it is needed, an AV), ConfigError for numbers
+        out of range, DataError for a position that is not there, texts without a difference, words
+        that the original lacks, or a text that leaves no room.
+        """
+        asked = Asked(tuple(alphas), random, seed, window, new_tokens, temperature)
+        if self.ar is None:
+            raise ContractError(
+                "steering needs the AR, and this folder holds none",
+                do="load a pair, or the AR's folder",
+            )
+        ids = self._token_ids(text, special_tokens)
+        places = self._steered_places(positions, ids)
+        if original is None:
+            last = places.tokens[-1]
+            original = self.explain(text, [last], special_tokens=special_tokens)[0].explanation
+        if not isinstance(edited, str):
+            edited = exchanged(original, edited)
+        direction = edit_direction(self.ar, original, edited)
+        texts, layer = (text, original, edited), self.contract.layer
+        return steer(self.subject, layer, ids, places, texts, direction, asked, others)
+
+    def _steered_places(self, positions: Positions, ids: Sequence[int]) -> Places:
+        places = sorted(set(resolve_positions(positions, len(ids))))
+        if not places:
+            raise DataError("no token is to be steered", do="give last, all, or token indices")
+        if positions == "all":
+            # A BOS has no text; its norm is many times that of others, and attention rests on it.
+            special = set(self.subject.tokenizer.all_special_ids)
+            front = next((at for at, token in enumerate(ids) if token not in special), 0)
+            places = places[front:]
+        return Places(tuple(places), len(ids), written=positions == "all")
 
     def reconstruct(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Reconstructions `(n, d)` of explanations. Only their direction is trained.

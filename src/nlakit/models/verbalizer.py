@@ -22,7 +22,7 @@ from nlakit.core.prompts import check_room, encode
 from nlakit.core.text.characters import cut_whole
 from nlakit.errors import ContractError, DataError
 from nlakit.models.decode import Decoding, Running, Text
-from nlakit.models.families import active_stream
+from nlakit.models.families import active_stream, changed_output
 from nlakit.models.head import head_of
 from nlakit.models.reconstructor import pad_right
 from nlakit.models.subject import Subject, blocks_of, decoder_of, shared_copy
@@ -109,15 +109,9 @@ class Verbalizer(nn.Module):
         """A block's output with the marker's row changed; of several streams the active one."""
         if self._placed is None:
             return None
-        whole = output[0] if isinstance(output, tuple) else output
-        stream = active_stream(self.decoder)
+        placed = self._placed
         change = norm_matched if self.contract.injection.how == "add" else inject
-        changed = change(whole if stream is None else whole[stream], *self._placed)
-        if stream is not None:
-            streams = list(whole)
-            streams[stream] = changed
-            changed = torch.stack(streams)
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+        return changed_output(output, active_stream(self.decoder), lambda h: change(h, *placed))
 
     @contextmanager
     def injecting(self, injected: torch.Tensor | None) -> Iterator[None]:
