@@ -83,6 +83,17 @@ def in_this_place(module: ModuleType, patch: Patch) -> None:
     patch.setattr(module.toyplace, "toy_model", lambda folder, blocks: folder)
 
 
+def few_edits(module: ModuleType, patch: Patch) -> None:
+    """A toy's AV writes letters at random, which no rule can edit."""
+    texts = {kind: f"A passage on {kind} and rain." for kind in module.KINDS}
+    edits = [
+        module.Edit("The whale waits.", text, text.replace("rain", "zebras"), document, kind)
+        for document in ("a", "b")
+        for kind, text in texts.items()
+    ]
+    patch.setattr(module, "contexts", lambda *given: edits)
+
+
 FLOAT32 = {"subject": {"dtype": "float32"}}
 TOYS: dict[str, Toy | str] = {
     "benchmarks/audit.py": Toy(("--rows", "200", "--json", "OUT"), {"": in_process}, ("OUT",)),
@@ -109,6 +120,10 @@ TOYS: dict[str, Toy | str] = {
     "benchmarks/speed.py": Toy(
         ("--steps", "1", "--tokens", "4", "--json", "OUT"),
         {"DOCUMENTS": 8, "DECODE_BATCH": 4, "SETTINGS": {"name": "speed", **FLOAT32}}, ("OUT",),
+    ),
+    "benchmarks/steering.py": Toy(
+        ("--pair", "demo", "--rows", "demo/05_tables/test.parquet", "--random", "3", "--others",
+         "1", "--json", "OUT", "--out", "s.md"), {"": few_edits}, ("OUT", "s.md"),
     ),
     "examples/llama_server.py": "serves a model; tests/data/labels/services/test_real_server.py",
     "examples/roundtrip.py": Toy(),

@@ -107,6 +107,8 @@ def write_inputs(root: Path) -> None:
          "source_text": SENTENCE.format("violin", i)} for i in range(8)
     ]  # fmt: skip
     write_lines(root / "rows.jsonl", rows)
+    edit = {"text": "The whale waits", "original": "About rain.", "edited": "About zebras."}
+    write_lines(root / "edits.jsonl", [edit, edit | {"text": "A psalm"}])
     lines = [f"{SENTENCE.format('tax', i)!r},{'even' if i % 2 else 'odd'}" for i in range(40)]
     lines = [line.replace("'", '"') for line in lines]
     (root / "table.csv").write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from nlakit.core.metrics import unit
 from nlakit.errors import ConfigError, ContractError, DataError
 from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
+from nlakit.models.steering.push import Places, Steerer
 from nlakit.models.steering.steer import edit_direction, random_directions
 from nlakit.models.verbalizer import Verbalizer
 from tests.conftest import SMALL_LORA, D, build_contract
@@ -58,8 +59,10 @@ def test_log_p_is_that_of_the_words_first_token(nla: NLA) -> None:
     """The unsteered figure, from the model's own logits: z, after text and continuation."""
     found = nla.steer(TEXT, FROM, TO, **SHORT)
     tokenizer = nla.subject.tokenizer
-    follow = tokenizer(found.follow, add_special_tokens=False)["input_ids"]
-    ids = torch.tensor([[*nla._token_ids(TEXT, None), *follow]])
+    read = nla._token_ids(TEXT, None)
+    none, at = np.zeros((1, D)), Places((len(read) - 1,), len(read))
+    (follow,) = Steerer(nla.subject, 1).write(read, none, np.zeros(1), at, 3)
+    ids = torch.tensor([[*read, *follow]])
     with torch.no_grad():
         logits = nla.subject.model(input_ids=ids).logits[0, -len(follow) - 1 : -1]
     (z,) = tokenizer("z", add_special_tokens=False)["input_ids"]
