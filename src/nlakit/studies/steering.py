@@ -102,7 +102,7 @@ def ruled_edits(
     form, made = form_words(explanations), []
     for row, own in enumerate(explanations):
         order = np.random.default_rng((seed, row)).permutation(len(texts))
-        partners = [other for other in order if documents[other] != documents[row]]
+        partners = [int(other) for other in order if documents[other] != documents[row]]
         tried = (edits_of(own, explanations[other], form) for other in partners)
         found = next((edits for edits in tried if len(edits) == len(KINDS)), {})
         made += [Edit(texts[row], own, new, documents[row], kind) for kind, new in found.items()]

@@ -123,7 +123,7 @@ def read_edits(path: Path) -> list[Edit]:
                 found=", ".join(map(str, row)) or "nothing",
                 do='give text, and edited or edit ("old=new"), each as text',
             )
-        changes = row["edited"] if row.get("edited") else parse_edits(given)
+        changes = row["edited"] if row.get("edited") else parse_edits(given or [])
         document = str(row.get("document", f"line {len(found) + 1}"))
         kind = str(row.get("kind", "edit"))
         found.append(Edit(row["text"], row.get("original"), changes, document, kind))
