@@ -57,7 +57,11 @@ class Fields:
         # More digits than any count has would take long to read.
         if len(given) < 10 and given.removeprefix("-").isdecimal() and low <= int(given) <= high:
             return int(given)
-        raise DataError(f"{name} is no whole number from {low} to {high}", found=repr(given[:40]))
+        raise DataError(
+            f"{name} is no whole number from {low} to {high}",
+            found=repr(given[:40]),
+            do=f"give one from {low} to {high}",
+        )
 
     def numbers(self, name: str) -> list[int]:
         """Every whole number of a name; what is none is passed over."""
@@ -83,11 +87,17 @@ async def posted(request: Request) -> Fields:
     async for chunk in request.stream():
         body += chunk
         if len(body) > BODY:
-            raise DataError("the form is too large", found=f"over {BODY:,} bytes")
+            raise DataError(
+                "the form is too large", found=f"over {BODY:,} bytes", do="send a shorter text"
+            )
     try:
         return Fields(parse_qs(body.decode(), keep_blank_values=True, max_num_fields=FIELDS))
     except ValueError as error:
-        raise DataError("the form cannot be read", found="no UTF-8, or too many fields") from error
+        raise DataError(
+            "the form cannot be read",
+            found="no UTF-8, or too many fields",
+            do="send it as the page does",
+        ) from error
 
 
 def view_of(text: str) -> View:

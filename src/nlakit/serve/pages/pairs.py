@@ -87,7 +87,11 @@ class Reading:
     def check(self, at: int) -> int:
         """The position, if there is such a token; DataError if not."""
         if not 0 <= at < len(self.ids):
-            raise DataError("no such token", found=f"{at} in a text of {len(self.ids)} tokens")
+            raise DataError(
+                "no such token",
+                found=f"{at} in a text of {len(self.ids)} tokens",
+                do="choose a token of the text",
+            )
         return at
 
     async def tell(self, written: Mapping[int, str]) -> list[Told]:

@@ -156,7 +156,7 @@ async def every(request: Request) -> HTMLResponse:
     reading = await held(request, fields)
     places = [at for at in range(len(reading.ids)) if at not in reading.told]
     if not places:
-        raise DataError("every token is explained already")
+        raise DataError("every token is explained already", do="choose another text")
     ticket = explorer_of(request).jobs.add(Job(reading, places, fields.side, client_of(request)))
     values = {"base": base_of(request), "side": fields.side, "reading": reading}
     return page("many", ticket=ticket, waiting=len(places), **values)
@@ -224,7 +224,9 @@ async def part(request: Request, name: str) -> HTMLResponse:
         text = _told(reading, at).explanation
         found = await pair.do(lambda: readouts.carried(pair, vector, text))
     else:
-        raise DataError("this pair has no such part", found=name[:40])
+        raise DataError(
+            "this pair has no such part", found=name[:40], do="choose one that the page names"
+        )
     return page(name, found=found, reading=reading, measure=pair.measure)
 
 
@@ -269,7 +271,9 @@ async def edit(request: Request) -> HTMLResponse:
     before, after = _told(reading, at).explanation, fields.get("edited")
     pair, vector = reading.pair, reading.vectors[at]
     if pair.nla.ar is None:
-        raise DataError("this folder holds no AR: nothing is reconstructed")
+        raise DataError(
+            "this folder holds no AR: nothing is reconstructed", do="choose a pair with both halves"
+        )
     found = await pair.do(lambda: readouts.moved(pair, vector, before, after))
     return page("moved", found=found, measure=pair.measure, layer=pair.nla.contract.layer)
 
