@@ -15,6 +15,7 @@ from nlakit import __version__
 from nlakit.serve.answers import answer
 from nlakit.serve.api.asked import Counted, named_pair
 from nlakit.serve.api.examples import documented
+from nlakit.serve.api.web import Named
 from nlakit.serve.api.wire import Description, Scores, Vector, Wire, scores_of
 
 MOST_TEXTS = 64
@@ -28,9 +29,7 @@ class Health(Wire):
     seconds: float = Field(description="since the service began")
 
 
-class ReconstructRequest(Wire):
-    modelId: str | None = Field(None, max_length=256)  # noqa: N815 - as in /api/nla/explain
-    nlaSourceId: str | None = Field(None, max_length=256)  # noqa: N815
+class ReconstructRequest(Named):
     descriptions: list[Description] = Field(min_length=1, max_length=MOST_TEXTS)
     activation: Annotated[
         Vector | None, Field(description="A raw vector, on which each description is scored.")

@@ -10,15 +10,19 @@ from pydantic import Field
 
 from nlakit.serve.answers import EventStream, answer
 from nlakit.serve.api.asked import Counted, named_pair, places, text_of
+from nlakit.serve.api.continuing import Continuation
 from nlakit.serve.api.examples import documented
 from nlakit.serve.api.inference import explain_events, explained
 from nlakit.serve.api.wire import (
+    MOST_COMPLETED,
     NEW_TOKENS,
     POSITIONS,
+    CompletionTokens,
     ExplainResponse,
     Seed,
     Temperature,
     TextRequest,
+    TokenInfo,
     Wire,
 )
 from nlakit.serve.api.writing import Writing
@@ -56,9 +60,14 @@ class Sources(Wire):
     sources: list[Source]
 
 
-class WebExplainRequest(TextRequest):
+class Named(Wire):
+    """Which pair is asked; the first that fits, unless both are given."""
+
     modelId: str | None = Field(None, max_length=256)  # noqa: N815
     nlaSourceId: str | None = Field(None, max_length=256)  # noqa: N815
+
+
+class WebExplainRequest(Named, TextRequest):
     positions: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, max_length=POSITIONS)
     temperature: Temperature = 0.7
     stream: bool = False
@@ -67,6 +76,18 @@ class WebExplainRequest(TextRequest):
 
 class WebExplainResponse(ExplainResponse):
     prompt_length: int
+
+
+class WebCompletionRequest(Named, TextRequest):
+    completion_tokens: CompletionTokens = 16
+    temperature: Temperature = 0.7
+    seed: Seed = 0
+
+
+class WebCompletionResponse(Wire):
+    completion: str
+    full_text: str = Field(description="`text` of a request to /api/nla/explain")
+    tokens: list[TokenInfo]
 
 
 @router.get("/sources", **documented("sources", Sources))
@@ -112,3 +133,15 @@ async def explain(asked: WebExplainRequest, request: Request, metrics: Counted) 
     return answer(
         WebExplainResponse(layer_index=layer, results=results, prompt_length=len(reading.tokens))
     )
+
+
+@router.post("/completion", **documented("web_completion", WebCompletionResponse))
+async def completion(asked: WebCompletionRequest, request: Request) -> Response:
+    """The subject continues a text; the tokens of both are those that `/api/nla/explain` counts."""
+    served = named_pair(request, asked.modelId, asked.nlaSourceId)
+    ids = await served.ids(text_of(asked), asked.special_tokens)
+    count = min(asked.completion_tokens, MOST_COMPLETED)
+    going = Continuation(served, ids, count, asked.temperature, asked.seed)
+    whole = await going.whole()
+    made = await served.do(lambda: served.nla.subject.tokenizer.decode(going.text.ids))
+    return answer(WebCompletionResponse(completion=made, full_text=whole.text, tokens=whole.tokens))

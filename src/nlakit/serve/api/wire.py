@@ -29,6 +29,9 @@ NewTokens = Annotated[
 Seed = Annotated[
     int, Field(ge=0, lt=2**31, description="Of the draws. The same request has the same answer.")
 ]
+CompletionTokens = Annotated[
+    int, Field(ge=1, le=2**31, description=f"At most {MOST_COMPLETED} are written.")
+]
 SpecialTokens = Annotated[
     Literal["parse", "text"],
     Field(description="Whether a `<eos>` in the text is that token, or letters."),
@@ -92,9 +95,7 @@ class CompareRequest(Wire):
 
 
 class CompletionRequest(TextRequest):
-    completion_tokens: int = Field(
-        16, ge=1, le=2**31, description=f"At most {MOST_COMPLETED} are written."
-    )
+    completion_tokens: CompletionTokens = 16
     temperature: Temperature = 0.7
     stream: bool = False
     seed: Seed = 0
