@@ -80,7 +80,7 @@ def _draw_of(operation: Any, mode: GenerationMode, count: int, number: int, draw
         try:
             if answer.status_code not in SAID:
                 case.validate_response(answer, checks=CHECKS)
-        except Exception as error:  # schemathesis groups its failures
+        except (Exception, checks.FailureGroup) as error:
             said = "; ".join(str(part) for part in getattr(error, "exceptions", [error]))
             drawn.failures.append(f"{operation.method} {operation.path}: {said[:2000]}")
 

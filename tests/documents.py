@@ -18,7 +18,7 @@ PAGES = [
 ]
 SCRIPTS = sorted(p for f in ("benchmarks", "scripts", "examples") for p in (ROOT / f).glob("*.py"))
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
-LANGUAGES = ("", "python", "text", "yaml")  # of blocks; one without a language holds commands
+LANGUAGES = ("", "python", "sh", "text", "yaml")  # of blocks; one without a language holds commands
 PROGRAMS = ("export", "hf", "make", "nlakit", "pip", "python")
 SETTING = re.compile(r"[A-Z_]+=\S+")  # of the environment, before a command
 

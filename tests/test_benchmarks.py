@@ -94,6 +94,14 @@ def few_edits(module: ModuleType, patch: Patch) -> None:
     patch.setattr(module, "contexts", lambda *given: edits)
 
 
+def shortly(module: ModuleType, patch: Patch) -> None:
+    """Continuations are drawn to any length."""
+    from nlakit.serve.api import inference, web
+
+    for routes in (inference, web):
+        patch.setattr(routes, "MOST_COMPLETED", 2)
+
+
 FLOAT32 = {"subject": {"dtype": "float32"}}
 TOYS: dict[str, Toy | str] = {
     "benchmarks/audit.py": Toy(("--rows", "200", "--json", "OUT"), {"": in_process}, ("OUT",)),
@@ -115,6 +123,11 @@ TOYS: dict[str, Toy | str] = {
     "benchmarks/memory.py": Toy(
         ("examples/demo.yaml", "--out", "runs/m", "--json", "OUT"),
         {"COMMAND": [sys.executable, "-m", "nlakit", "corpus"]}, ("OUT",),
+    ),
+    "benchmarks/service_cases.py": Toy(("demo", "--cases", "12"), {"": shortly}),
+    "benchmarks/service_load.py": Toy(
+        ("demo", "--clients", "2", "--seconds", "1", "--distinct", "2", "--json", "OUT"),
+        writes=("OUT",),
     ),
     "benchmarks/shared_base.py": Toy(("--rank", "2")),
     "benchmarks/speed.py": Toy(

@@ -9,6 +9,7 @@ import random
 import shlex
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -223,6 +224,7 @@ def safe(embedded: Path) -> Iterator[None]:
         patch.setattr(calibrate, "matmul_speed", lambda *args, **options: 1e11)
         patch.setattr(layers, "_draw", lambda *args: None)
         patch.setattr(serve, "run", lambda *args: None)
+        patch.setattr(serve, "listening", lambda *args: socket.socket())
         patch.setattr(figure, "_save", lambda figure, path: atomic_write(path, "a figure"))
         yield
     signal.signal(signal.SIGALRM, before)

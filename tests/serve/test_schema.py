@@ -9,6 +9,17 @@ import pytest
 
 from benchmarks.service_cases import draw
 from nlakit.serve.api import inference, web
+from nlakit.serve.api.examples import ANSWERS
+from nlakit.serve.api.own import Health, ReconstructResponse
+from nlakit.serve.api.wire import (
+    CompareResponse,
+    DescribeResponse,
+    ExplainResponse,
+    ExtractResponse,
+    Scores,
+    ServerHealth,
+    TokenizeResponse,
+)
 from nlakit.serve.engine import Engine
 from tests.serve.conftest import Client
 
@@ -37,6 +48,21 @@ def test_every_route_is_told_with_an_example(document: dict[str, Any]) -> None:
             if method == "post":
                 assert one["requestBody"]["content"]["application/json"]["example"], path
     assert found == ROUTES
+
+
+MODELS = {
+    "health": ServerHealth, "alive": Health, "sources": web.Sources, "tokenize": TokenizeResponse,
+    "extract": ExtractResponse, "explain": ExplainResponse, "describe": DescribeResponse,
+    "score": Scores, "compare": CompareResponse, "completion": TokenizeResponse,
+    "web_explain": web.WebExplainResponse, "web_completion": web.WebCompletionResponse,
+    "reconstruct": ReconstructResponse,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(ANSWERS))
+def test_an_example_has_every_field_and_no_other(name: str) -> None:
+    model = MODELS[name]
+    assert model.model_validate(ANSWERS[name]).model_dump(mode="json") == ANSWERS[name]
 
 
 def test_what_is_drawn_from_it_is_answered_as_it_says(
