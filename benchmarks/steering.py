@@ -38,12 +38,13 @@ MEANING = {
 RULE = """An edit succeeds if the words that it brings in are likelier than without steering, and
 likelier than along every random direction of the same size. Likelier: log p of the words' first
 tokens in nats, mean over words and over the next places of the subject's own unsteered
-continuation. `over`: the same figure less that without steering, of random directions, of other
-documents' edits. The last two columns: what the push does to log p of that continuation itself, in
-nats a token; a random push does far more harm than one along an edit, which helps the second
-condition, so the third column is the one to read."""
+continuation. `over`: the same figure less that without steering (also at the next token alone), of
+random directions, of other documents' edits. The last two columns: what the push does to log p of
+that continuation itself, in nats a token. Where a random push does more harm than an edit's, it
+lowers every word, and success over it is cheap: there, `over other edits` is the column to read."""
 COLUMNS = {
-    "success": "success", "rise": "over unsteered", "gain": "over random",
+    "success": "success", "rise": "over unsteered", "next_rise": "the same, next token",
+    "gain": "over random",
     "other_gain": "over other edits", "cost": "own continuation",
     "random_cost": "the same, random",
 }  # fmt: skip
@@ -122,10 +123,14 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", default="steering.jsonl", help="records of finished edits")
+    parser.add_argument("--table", action="store_true", help="the records as they are, and stop")
     parser.add_argument("--out", type=Path, help="the record (.md)")
     chosen = parser.parse_args()
     asked = Asked(tuple(chosen.alphas), chosen.random, chosen.seed, chosen.window, new_tokens=0)
-    records = measured(NLA.load(chosen.pair), chosen, asked)
+    if chosen.table:
+        records = [one for _, one in read_jsonl(Path(chosen.json))]
+    else:
+        records = measured(NLA.load(chosen.pair), chosen, asked)
     text = "\n".join(lines_of(records, chosen)) + "\n"
     print(text)
     if chosen.out:

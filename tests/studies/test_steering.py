@@ -110,6 +110,7 @@ def record(document: str, kind: str, rise: float, random: float, success: bool) 
     return {
         "document": document, "kind": kind, "alpha": 0.5, "log_p": -3.0 + rise, "rise": rise,
         "gain": rise - random, "other_gain": None, "success": success, "chance": 1 / 11,
+        "next_log_p": -1.0, "unsteered_next_log_p": -5.0,
         "own_log_p": -2.0, "unsteered_own_log_p": -1.5, "random_own_log_p": [-3.0, -5.0],
     }  # fmt: skip
 
@@ -126,6 +127,7 @@ def test_a_summary_by_hand() -> None:
     assert found["all"]["rise"]["mean"] == pytest.approx(2 / 3)
     assert found["word"]["gain"]["mean"] == 2.0
     assert (found["next"]["edits"], found["next"]["heard"]) == (2, 1)
+    assert found["all"]["next_rise"]["mean"] == 4.0
     assert found["all"]["cost"]["mean"] == -0.5
     assert found["all"]["random_cost"]["mean"] == -2.5
     assert found["all"]["chance"] == 1 / 11 and found["all"]["other_gain"] is None

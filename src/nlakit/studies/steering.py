@@ -170,6 +170,7 @@ def summarise(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A finding a kind (and all kinds together) and size: share of successes beside that of chance,
     and means in nats, each with its 95% interval over documents. Edits that bring no word in are
     counted in `edits` and in no mean."""
+    records = [record | _differences(record) for record in records]
     kinds = list(dict.fromkeys(record["kind"] for record in records))
     found = []
     for kind in [*(kinds if len(kinds) > 1 else []), "all"]:
@@ -178,16 +179,23 @@ def summarise(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             heard = [r for r in rows if r["log_p"] is not None]
             one: dict[str, Any] = {"kind": kind, "alpha": alpha, "edits": len(rows)}
             one |= {"heard": len(heard), "chance": rows[0]["chance"]}
-            for name in ("success", "rise", "gain", "other_gain"):
+            for name in ("success", "rise", "next_rise", "gain", "other_gain"):
                 one[name] = _estimated(name, heard)
-            cost = [{**r, "cost": r["own_log_p"] - r["unsteered_own_log_p"]} for r in rows]
-            random = [
-                {**r, "cost": float(np.mean(r["random_own_log_p"])) - r["unsteered_own_log_p"]}
-                for r in rows if r["random_own_log_p"]
-            ]  # fmt: skip
-            one |= {"cost": _estimated("cost", cost), "random_cost": _estimated("cost", random)}
+            one |= {name: _estimated(name, rows) for name in ("cost", "random_cost")}
             found.append(one)
     return found
+
+
+def _differences(record: dict[str, Any]) -> dict[str, float | None]:
+    """What steering does to the next token's words and, along the edit's direction and random ones,
+    to the unsteered continuation."""
+    plain, random = record["unsteered_own_log_p"], record["random_own_log_p"]
+    heard = record["log_p"] is not None
+    return {
+        "next_rise": record["next_log_p"] - record["unsteered_next_log_p"] if heard else None,
+        "cost": record["own_log_p"] - plain,
+        "random_cost": float(np.mean(random)) - plain if random else None,
+    }
 
 
 def _estimated(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
