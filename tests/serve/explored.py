@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import uvicorn
 from fastapi import FastAPI
 
 from nlakit.files.parquet import vector_array, write_table
 from nlakit.models.nla import NLA
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.verbalizer import Verbalizer
+from nlakit.serve.app import create_app
 from nlakit.serve.engine import Engine
-from nlakit.serve.pages.mount import add_pages
+from nlakit.serve.settings import Settings
 from tests.conftest import SMALL_LORA, D, build_contract
 
 ROWS = 20
@@ -60,22 +57,7 @@ def beside(folder: Path, nla: NLA, results: Any = RESULTS) -> Path:
     return folder
 
 
-def application(engines: dict[str, Engine], folder: Path) -> FastAPI:
-    app = FastAPI()
-    add_pages(app, engines, dict.fromkeys(engines, folder))
-    return app
-
-
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The address of an application that a real server serves."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        thread.join(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(30)
+def application(
+    engines: dict[str, Engine], folder: Path, settings: Settings | None = None
+) -> FastAPI:
+    return create_app(engines, settings or Settings(rate=0), dict.fromkeys(engines, folder))

@@ -13,7 +13,8 @@ import pytest
 
 from nlakit.models.nla import NLA
 from nlakit.serve.engine import Engine
-from tests.serve.explored import application, beside, served, toy_pair
+from tests.serve.conftest import listening
+from tests.serve.explored import application, beside, toy_pair
 
 TEXT = "A whale <b>rises</b>\nnear mark 7."
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -38,7 +39,7 @@ def nla(toy_subject: Any) -> NLA:
 @pytest.fixture
 def address(nla: NLA, tmp_path: Path) -> Iterator[str]:
     engine = Engine(nla)
-    with served(application({"toy": engine}, beside(tmp_path / "pair", nla))) as found:
+    with listening(application({"toy": engine}, beside(tmp_path / "pair", nla))) as found:
         yield found
     engine.close()
 

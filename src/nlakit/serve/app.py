@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.routing import Mount
@@ -14,6 +15,7 @@ from nlakit.serve.api import inference, own, web
 from nlakit.serve.engine import Engine
 from nlakit.serve.guard import Guard
 from nlakit.serve.metrics import Metrics
+from nlakit.serve.pages.mount import add_pages
 from nlakit.serve.pairs import Served
 from nlakit.serve.settings import Settings
 
@@ -25,8 +27,13 @@ server, for the first pair, and below `/pairs/NAME` for each. Every score stands
 what the reconstructor scores on the same vector when it has read nothing."""
 
 
-def create_app(engines: Mapping[str, Engine], settings: Settings | None = None) -> FastAPI:
-    """The service of loaded pairs by their names; the first one is the default."""
+def create_app(
+    engines: Mapping[str, Engine],
+    settings: Settings | None = None,
+    explored: Mapping[str, str | Path] | None = None,
+) -> FastAPI:
+    """The service of loaded pairs by their names; the first one is the default. explored: adds the
+    explorer's pages, with where each pair lies."""
     settings = settings or Settings()
     app = FastAPI(
         title="nlakit", version=__version__, description=ABOUT, docs_url=None, redoc_url=None,
@@ -44,6 +51,8 @@ def create_app(engines: Mapping[str, Engine], settings: Settings | None = None) 
     for router in (inference.router, web.router, own.router):
         app.include_router(router)
     app.router.routes.append(Mount("/pairs/{pair}", routes=inference.router.routes))
+    if explored is not None:
+        add_pages(app, engines, explored)
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     return app
 

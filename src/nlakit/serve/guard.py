@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse
 
 from nlakit.serve.answers import SOON, refusal
 from nlakit.serve.metrics import Metrics
@@ -21,7 +22,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
-OPEN = ("/health",)  # needs no token: a container asks it whether the service is alive
+# What needs no token: a container asks whether the service is alive, a person is asked for it.
+ENTER = "/explore/enter"
+OPEN = ("/health", ENTER, "/explore/static/explorer.css", "/explore/static/icon.svg")
+FRONT = "/explore"
 COOKIE = "nlakit_token"
 DRAINED = 16  # bodies over the limit are read, and dropped, up to so many times the limit
 CLIENTS = 10_000  # whose rates are remembered
@@ -80,6 +84,8 @@ class Guard:
             if name.lower() not in self.settings.hosts:
                 return refusal(403, "this service answers to the names of its own machine only")
         elif scope["path"] not in OPEN and not _shown(headers, token):
+            if scope["path"] == FRONT and scope["method"] == "GET":
+                return RedirectResponse(scope.get("root_path", "") + ENTER, 303)
             told = {"WWW-Authenticate": "Bearer"}
             return refusal(401, "a valid token is needed", headers=told)
         if self.answering > self.settings.requests and scope["path"] not in OPEN:
@@ -216,7 +222,9 @@ class Sent:
             self.status = message["status"]
             headers = list(message.get("headers", []))
             self.events = (b"content-type", b"text/event-stream; charset=utf-8") in headers
-            message = {**message, "headers": [*headers, *HEADERS]}
+            known = {name for name, _ in headers}
+            more = [one for one in HEADERS if one[0] not in known]
+            message = {**message, "headers": [*headers, *more]}
         await self.send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.complete = True

@@ -19,6 +19,7 @@ from nlakit.models.nla import NLA
 from nlakit.serve.engine import Engine
 from nlakit.serve.pages.explorer import Explorer
 from nlakit.serve.pages.shown import STATIC
+from nlakit.serve.settings import Settings
 from tests.serve.explored import application, beside, toy_pair
 
 TEXT = "A whale <b>rises</b>."
@@ -33,9 +34,12 @@ def nla(toy_subject: Any) -> NLA:
 @pytest.fixture
 def client(nla: NLA, tmp_path: Path) -> Iterator[TestClient]:
     engine = Engine(nla)
-    app = application({"toy": engine, "twin": engine}, beside(tmp_path / "pair", nla))
-    yield TestClient(app, base_url="http://127.0.0.1")
+    yield client_of({"toy": engine, "twin": engine}, beside(tmp_path / "pair", nla))
     engine.close()
+
+
+def client_of(engines: dict[str, Engine], folder: Path) -> TestClient:
+    return TestClient(application(engines, folder), base_url="http://127.0.0.1")
 
 
 def post(client: TestClient, path: str, status: int = 200, **fields: Any) -> str:
@@ -79,7 +83,6 @@ def test_a_page_loads_nothing_from_elsewhere_and_runs_nothing_of_its_own(
     css = client.get("/explore/static/explorer.css")
     assert css.headers["content-security-policy"] == policy
     assert "url(" not in css.text and "@import" not in css.text
-    assert client.get("/", follow_redirects=False).headers["location"] == "/explore"
 
 
 def test_files_of_others_are_those_that_are_named() -> None:
@@ -225,9 +228,30 @@ def test_another_site_cannot_ask(client: TestClient) -> None:
         assert answer.status_code == status, origin
 
 
+def test_who_has_the_token_enters(nla: NLA, tmp_path: Path) -> None:
+    engine, token = Engine(nla), "a-secret-of-sixteen"
+    app = application({"toy": engine}, beside(tmp_path / "pair", nla), Settings(token=token))
+    client = TestClient(app, base_url="http://service.example", follow_redirects=False)
+    assert client.get("/explore").headers["location"] == "/explore/enter"
+    assert client.post("/explore/read", data={"typed": TEXT}).status_code == 401
+    assert client.get("/explore/static/htmx.min.js").status_code == 401
+    assert "Token of this service" in client.get("/explore/enter").text
+    assert client.get("/explore/static/explorer.css").status_code == 200
+    wrong = client.post("/explore/enter", data={"token": "another"})
+    assert wrong.status_code == 401 and "not the token" in wrong.text and not client.cookies
+    right = client.post("/explore/enter", data={"token": token})
+    assert right.status_code == 303
+    assert all(
+        f"; {kind}" in right.headers["set-cookie"] for kind in ("HttpOnly", "SameSite=Strict")
+    )
+    assert client.get("/explore").status_code == 200
+    assert client.post("/explore/read", data={"typed": TEXT}).status_code == 200
+    engine.close()
+
+
 def test_a_full_queue_is_said(nla: NLA, tmp_path: Path) -> None:
     engine = Engine(nla, queue=0)
-    client = TestClient(application({"toy": engine}, beside(tmp_path / "pair", nla)))
+    client = client_of({"toy": engine}, beside(tmp_path / "pair", nla))
     (event,) = stream_of(client, post(client, "explain", at=3))
     assert event[0] == "done" and "too many explanations wait" in event[1]
     answer = client.post("/explore/samples", data={"text": TEXT, "at": 3})
@@ -244,7 +268,7 @@ def test_a_pair_without_an_av_has_nothing_to_show(nla: NLA) -> None:
 
 def test_an_av_alone_is_shown_without_scores(nla: NLA) -> None:
     engine = Engine(NLA(nla.subject, nla.av, None, nla.mean))
-    client = TestClient(application({"half": engine}, Path("nowhere")))
+    client = client_of({"half": engine}, Path("nowhere"))
     assert "not evaluated" in client.get("/explore").text
     html = told(client, 3)
     assert "no reconstructor" in html and "floor:" not in html

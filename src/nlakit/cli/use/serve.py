@@ -1,10 +1,12 @@
-"""The command that serves pairs over HTTP."""
+"""The commands that serve pairs over HTTP: to programs, and to people."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +26,7 @@ from nlakit.cli.use.pair import (
 from nlakit.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    from nlakit.serve.engine import Engine
     from nlakit.serve.settings import Settings
 
 TOKEN = "NLAKIT_TOKEN"
@@ -60,36 +63,70 @@ def serve(
 ) -> None:
     """Serve pairs over HTTP, in the words of Neuronpedia's NLA interface; see docs/service.md."""
     check_installed()
-    from nlakit.serve.engine import Engine
-
     settings, place = settings_for(host, rate, seconds), listening(host, port)
     names = names_of(pairs)
+    with place, loaded(names, pairs, batch, queue, base_model, precision, ar_blocks, injection,
+                       chat, ar_bos, device) as engines:  # fmt: skip
+        run(engines, settings, place)
+
+
+def explore(
+    pairs: Pairs,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    base_model: BaseModel = None,
+    precision: Precision = None,
+    ar_blocks: ArBlocks = None,
+    injection: Injection = None,
+    chat: Chat = None,
+    ar_bos: ArBos = None,
+    device: Device = "auto",
+) -> None:
+    """Look at pairs in a browser: tokens, explanations, floors, edits; see docs/explorer.md."""
+    check_installed()
+    settings, place = settings_for(host, 0, 3600), listening(host, port)
+    names = names_of(pairs)
+    with place, loaded(names, pairs, 32, 256, base_model, precision, ar_blocks, injection,
+                       chat, ar_bos, device) as engines:  # fmt: skip
+        run(engines, settings, place, dict(zip(names, pairs, strict=True)))
+
+
+@contextmanager
+def loaded(
+    names: list[str], pairs: list[str], batch: int, queue: int, *how: Any
+) -> Iterator[dict[str, Engine]]:
+    """The engines of pairs by name; `how` they are loaded: the last arguments of `load_pair`."""
+    from nlakit.serve.engine import Engine
+
     engines: dict[str, Engine] = {}
     try:
         for name, pair in zip(names, pairs, strict=True):
-            nla = load_pair(
-                pair, None, base_model, precision, ar_blocks, injection, chat, ar_bos, device
-            )
-            engines[name] = Engine(nla, batch=batch, queue=queue)
-        run(engines, settings, place)
+            engines[name] = Engine(load_pair(pair, None, *how), batch=batch, queue=queue)
+        yield engines
     finally:
-        place.close()
         for engine in engines.values():
             engine.close()
 
 
-def run(engines: dict[str, Any], settings: Settings, place: socket.socket) -> None:
-    """Answer requests until Ctrl-C."""
+def run(
+    engines: dict[str, Any],
+    settings: Settings,
+    place: socket.socket,
+    explored: Mapping[str, str] | None = None,
+) -> None:
+    """Answer requests until Ctrl-C; with the explorer's pages if it is known where pairs lie."""
     import uvicorn
 
     from nlakit.serve.app import create_app
 
     host, port = place.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    Console(highlight=False).print(f"serving {', '.join(engines)} at http://{shown}:{port}")
+    page = "/explore" if explored else ""
+    line = f"serving {', '.join(engines)} at http://{shown}:{port}{page}"
+    Console(highlight=False).print(line, soft_wrap=True)
     config = uvicorn.Config(
-        create_app(engines, settings), log_level="warning", access_log=False, server_header=False,
-        ws="none", timeout_graceful_shutdown=5,
+        create_app(engines, settings, explored), log_level="warning", access_log=False,
+        server_header=False, ws="none", timeout_graceful_shutdown=5,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[place])
 
@@ -169,3 +206,4 @@ def names_of(pairs: list[str]) -> list[str]:
 
 def register(app: typer.Typer) -> None:
     app.command()(serve)
+    app.command()(explore)

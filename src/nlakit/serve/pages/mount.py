@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from nlakit.serve.engine import Engine
+from nlakit.serve.pages import enter
 from nlakit.serve.pages.explorer import Explorer
 from nlakit.serve.pages.routes import router
 from nlakit.serve.pages.shown import HEADERS, STATIC
@@ -35,8 +35,5 @@ def add_pages(
     """
     app.state.explorer = Explorer(engines, sources)
     app.include_router(router)
+    app.include_router(enter.router)
     app.mount("/explore/static", Files(directory=STATIC), name="explorer-files")
-
-    @app.get("/", include_in_schema=False)
-    async def begin(request: Request) -> RedirectResponse:
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/explore")
