@@ -119,6 +119,8 @@ def test_from_a_text_to_a_link(visit: Any, nla: NLA, tmp_path: Path) -> None:
     page.click("text=Change the words")
     page.fill("textarea[name=edited]", "Something else <i>entirely</i>.")
     page.wait_for_selector("tr.after")
+    page.click("button:text-is('Steer')")
+    page.wait_for_selector(".steering")
     with page.expect_download() as download:
         page.click("button:text-is('JSON')")
     saved = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))

@@ -161,6 +161,22 @@ def test_an_edit_moves_the_reconstruction(client: TestClient, nla: NLA) -> None:
     assert "is not explained yet" in post(client, "edit", 400, at=4, edited=edited)
 
 
+def test_the_subject_is_pushed_along_an_edit(client: TestClient, nla: NLA) -> None:
+    told(client, 3)
+    (one,) = nla.explain(TEXT, [3])
+    edited = f"{one.explanation} whales"
+    html = post(client, "steer", at=3, edited=edited, size="0.5", where="all")
+    found = nla.steer(TEXT, one.explanation, edited, positions="all", alphas=[0.5])
+    assert html.count("random direction") == 3 and "whales" in html
+    assert found.sizes[0].rise is not None
+    assert f"<b>{found.sizes[0].rise:+.2f}</b>".replace("-", "−") in html
+    assert "token 3" in post(client, "steer", at=3, edited=edited, size="1.0", where="here")
+    assert "the same to the AR" in post(
+        client, "steer", 400, at=3, edited=one.explanation, size="0.5"
+    )
+    assert "unknown size" in post(client, "steer", 400, at=3, edited=edited, size="1e9")
+
+
 def test_two_tokens_side_by_side(client: TestClient) -> None:
     told(client, 3)
     both = {"pair": ["toy", "twin"], "kind": ["text"] * 2, "text": [TEXT] * 2}

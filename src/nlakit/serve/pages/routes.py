@@ -24,6 +24,7 @@ from nlakit.serve.pages.shown import HEADERS, page, render
 from nlakit.serve.pages.streams import Job, Stream
 
 SAMPLES = 8
+SIZES = (0.25, 0.5, 1.0, 2.0)  # of a push, in norms of the activation
 
 
 class PageRoute(APIRoute):
@@ -276,6 +277,25 @@ async def edit(request: Request) -> HTMLResponse:
         )
     found = await pair.do(lambda: readouts.moved(pair, vector, before, after))
     return page("moved", found=found, measure=pair.measure, layer=pair.nla.contract.layer)
+
+
+@router.post("/steer")
+async def steer(request: Request) -> HTMLResponse:
+    """How the subject goes on with the text when it is pushed along an edit."""
+    fields = await posted(request)
+    reading = await held(request, fields)
+    at = reading.check(fields.number("at", 0, 10**8))
+    before, after = _told(reading, at).explanation, fields.get("edited")
+    sizes = {str(size): size for size in SIZES}
+    if (size := sizes.get(fields.get("size"))) is None:
+        raise DataError("unknown size of a push", do=f"choose one of {', '.join(sizes)}")
+    nla, every = reading.pair.nla, fields.get("where") == "all"
+    found = await reading.pair.do(
+        lambda: nla.steer(
+            reading.text, before, after, positions="all" if every else [at], alphas=(size,)
+        )
+    )
+    return page("steered", found=found, one=found.sizes[0], every=every)
 
 
 @router.post("/relation")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from fastapi.responses import HTMLResponse
@@ -47,7 +48,7 @@ def templates() -> Environment:
     )
     made.filters |= {
         "num": num, "percent": percent, "chip": on_chip, "named": named, "said": said, "bar": bar,
-        "tail": tail,
+        "tail": tail, "average": fmean,
     }  # fmt: skip
     made.globals |= {"legend": LEGEND, "width": WIDTH}
     return made
