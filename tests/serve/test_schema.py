@@ -11,6 +11,7 @@ from benchmarks.service_cases import draw
 from nlakit.serve.api import inference, web
 from nlakit.serve.api.examples import ANSWERS
 from nlakit.serve.api.own import Health, ReconstructResponse
+from nlakit.serve.api.steering import SteerResponse
 from nlakit.serve.api.wire import (
     CompareResponse,
     DescribeResponse,
@@ -26,7 +27,8 @@ from tests.serve.conftest import Client
 ROUTES = {
     "GET /", "POST /tokenize", "POST /extract", "POST /explain", "POST /describe", "POST /score",
     "POST /compare", "POST /completion", "GET /api/nla/sources", "POST /api/nla/explain",
-    "POST /api/nla/completion", "POST /api/nla/reconstruct", "GET /health", "GET /metrics",
+    "POST /api/nla/completion", "POST /api/nla/reconstruct", "POST /api/nla/steer",
+    "GET /health", "GET /metrics",
 }  # fmt: skip
 
 
@@ -55,7 +57,7 @@ MODELS = {
     "extract": ExtractResponse, "explain": ExplainResponse, "describe": DescribeResponse,
     "score": Scores, "compare": CompareResponse, "completion": TokenizeResponse,
     "web_explain": web.WebExplainResponse, "web_completion": web.WebCompletionResponse,
-    "reconstruct": ReconstructResponse,
+    "reconstruct": ReconstructResponse, "steer": SteerResponse,
 }  # fmt: skip
 
 

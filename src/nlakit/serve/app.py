@@ -11,7 +11,7 @@ from starlette.routing import Mount
 
 from nlakit import __version__
 from nlakit.serve.answers import handle_errors
-from nlakit.serve.api import inference, own, web
+from nlakit.serve.api import inference, own, steering, web
 from nlakit.serve.engine import Engine
 from nlakit.serve.guard import Guard
 from nlakit.serve.metrics import Metrics
@@ -48,7 +48,7 @@ def create_app(
     for name, engine in engines.items():
         _watch(metrics, name, engine)
     handle_errors(app)
-    for router in (inference.router, web.router, own.router):
+    for router in (inference.router, web.router, own.router, steering.router):
         app.include_router(router)
     app.router.routes.append(Mount("/pairs/{pair}", routes=inference.router.routes))
     if explored is not None:

@@ -38,6 +38,10 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "modelId": "gemma-3-270m", "nlaSourceId": "demo", "text": TEXT, "positions": [4, 6],
         "temperature": 0,
     },
+    "steer": {
+        "nlaSourceId": "demo", "text": "She opened the letter and began to",
+        "original": "A passage on love.", "edit": {"love": "war"}, "alphas": [0.5],
+    },
     "reconstruct": {
         "nlaSourceId": "demo",
         "descriptions": ["The text is about France.", "The text is about whales."],
@@ -114,6 +118,17 @@ ANSWERS: dict[str, Any] = {
     "web_explain": {"layer_index": 12, "results": [RECORD], "prompt_length": 7},
     "web_completion": {
         "completion": " the", "full_text": " Paris the", "tokens": [PARIS, NEXT]
+    },
+    "steer": {
+        "layer_index": 12, "original": "A passage on love.", "edited": "A passage on war.",
+        "words": ["war"], "at": [7], "unsteered": " read. It was", "unsteered_log_p": -12.4,
+        "unsteered_own_log_p": -1.6, "chance": 0.091,
+        "sizes": [{
+            "alpha": 0.5, "continuation": " fight. The war", "log_p": -9.2, "rise": 3.2,
+            "gain": 14.8, "success": True, "next_log_p": -9.9, "own_log_p": -7.3,
+            "random_log_p": [-25.1, -22.9], "random_own_log_p": [-20.4, -18.8],
+            "random_continuations": [" the", " of"],
+        }],
     },
     "reconstruct": {"layer_index": 12, "results": [{
         **NO_SCORES, "description": "The text is about France.",
