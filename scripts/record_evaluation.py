@@ -19,7 +19,7 @@ from nlakit.files.parquet import read_table
 SHOWN = ("fve", "centred_cosine", "gap", "top1", "percentile", "within_family_percentile")
 SHOWN += ("family_top1", "quote_precision", "word_precision", "fabricated", "unique", "self_bleu")
 SHOWN += ("agreement", "same_tail_gain", "over_scale_1", "share_top5", "delta_fve_top_word")
-SHOWN += ("claim_precision", "quality", "fve_own_mean", "fve_mean_direction")
+SHOWN += ("claim_precision", "quality", "fve_own_mean", "fve_mean_direction", "auc", "supported")
 
 GAIN = {"mean": "gain", "low": "gain_low", "high": "gain_high"}
 

@@ -160,6 +160,10 @@ TOYS: dict[str, Toy | str] = {
     "scripts/record_memory.py": Toy(
         ("examples/demo.yaml", "--run", "runs/memory", "--out", "m.md"), {"": in_process}, ("m.md",)
     ),
+    "scripts/record_recurrence.py": Toy(
+        ("runs/demo", "--rows", "4", "--samples", "2"),
+        writes=("docs/results/recurrence.md", "docs/results/recurrence.json"),
+    ),
     "scripts/record_result.py": Toy(
         ("runs/demo", "--command", "c"), writes=("docs/results/demo.md",)
     ),

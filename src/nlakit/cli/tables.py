@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nlakit.cli.use.marks import legend, marked
 from nlakit.errors import ConfigError
 from nlakit.files.places import check_file
 from nlakit.files.text import as_json
@@ -36,7 +37,8 @@ def write_data(text: str) -> None:
 
 
 def emit(records: list[dict[str, Any]], format: str, save: Path | None) -> None:
-    """Print records as a table or JSON lines, or write them to a file."""
+    """Print records as a table or JSON lines, or write them to a file. Words of explanations are
+    marked where recurrence was asked for."""
     if save is not None and save.suffix.lower() == ".parquet":
         import pyarrow as pa
 
@@ -53,10 +55,13 @@ def emit(records: list[dict[str, Any]], format: str, save: Path | None) -> None:
     if format == "jsonl":
         write_data(lines)
         return
-    console.print(table_of(records))
+    styled = console.color_system is not None and not console.no_color
+    console.print(table_of(records, styled))
+    if recurred := next(filter(None, (record.get("recurrence") for record in records)), None):
+        console.print(legend(recurred, styled))
 
 
-def table_of(records: list[dict[str, Any]]) -> Table:
+def table_of(records: list[dict[str, Any]], styled: bool = False) -> Table:
     """The columns that fit in 80 characters, with the most room for the explanation."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown = [name for name in TABLE_COLUMNS if name in records[0]]
@@ -65,7 +70,10 @@ def table_of(records: list[dict[str, Any]]) -> Table:
         head = name.replace("_", "\n")
         table.add_column(head, overflow="fold", ratio=1 if wide else None, no_wrap=not wide)
     for record in records:
-        table.add_row(*(escape(_cell(record[name])) for name in shown))
+        cells: list[Any] = [escape(_cell(record[name])) for name in shown]
+        if record.get("recurrence"):
+            cells[shown.index("explanation")] = marked(record, styled)
+        table.add_row(*cells)
     return table
 
 

@@ -31,7 +31,7 @@ from nlakit.run.progress import say
 Measure = Callable[[Bench], Part]
 # In order: what the AV writes comes before what the AR reads of it.
 QUICK = ("av_reading", "roundtrip", "ar_reading", "baselines", "retrieval", "truth", "collapse")
-FULL = (*QUICK, "attribution", "av_sweep")
+FULL = (*QUICK, "attribution", "av_sweep", "recurrence")
 # Parts that ask a language model, with their modules.
 JUDGED = {
     "rewrites": "judged.rewrites",

@@ -15,6 +15,7 @@ from nlakit.core.metrics import centred_cosine, cosine, fve_rows, mse_normalised
 from nlakit.core.prompts import document_ids
 from nlakit.core.text.characters import last_tokens
 from nlakit.core.text.edits import exchanged
+from nlakit.core.text.recurrence import TEMPERATURE, Told
 from nlakit.errors import ContractError, DataError
 from nlakit.models.foreign.turn import Stated
 from nlakit.models.loading import load_halves
@@ -24,6 +25,7 @@ from nlakit.models.steering.push import Places
 from nlakit.models.steering.record import ALPHAS, Asked, Steered
 from nlakit.models.steering.steer import edit_direction, steer
 from nlakit.models.subject import Subject, activations_of, sliced_decoder
+from nlakit.models.using.explaining import Again, nearby, with_costs
 from nlakit.models.verbalizer import Verbalizer
 
 Positions = Literal["last", "all"] | Sequence[int]
@@ -44,6 +46,8 @@ class NLA:
         # The half whose ū is `mean`: its baseline belongs to it.
         self.measured: Provenance = scorer.contract.nlakit
         self._reader: Any = None
+        # What random directions are put into words as, by temperature and seed.
+        self._controls: dict[tuple[float, int], Sequence[Told]] = {}
 
     @classmethod
     def load(
@@ -85,17 +89,26 @@ class NLA:
         *,
         batch: int = 32,
         special_tokens: SpecialTokens | None = None,
+        samples: int = 0,
+        neighbours: int = 0,
+        temperature: float = TEMPERATURE,
+        seed: int = 0,
     ) -> Explanations:
         """Explain activations of a text at token positions, or raw vectors `(n, d)`.
 
         positions: `last`, `all`, or token indices (0 is the first token, BOS included where the
         tokenizer adds it; negative counts from the end). special_tokens: whether a `<eos>` that the
         text spells is letters (`text`) or that token (`parse`); unless given, as the pair's
-        documents were read. Raises DataError for a position that is
-        not there and for empty text, ContractError without an AV or for another width.
+        documents were read. samples, neighbours: also mark the words by how they recur in so many
+        texts drawn at `temperature`, keyed by `seed`, and in the explanations of so many tokens
+        before the position (`models/using/explaining.py`). Raises DataError for a position that is
+        not there, for empty text, and for neighbours of bare vectors; ContractError without an AV
+        or for another width.
         """
         if self.av is None:
             raise ContractError("this folder holds no AV", do="load a pair, or the AV's folder")
+        again = Again(samples, neighbours, temperature, seed, batch)
+        again.check(bare=not isinstance(what, str))
         if isinstance(what, str):
             ids, places, vectors = self.activations(what, positions, special_tokens)
         else:
@@ -103,9 +116,20 @@ class NLA:
         texts = self.av.explain(vectors, batch=batch)
         scores = self._scores(texts, vectors) if self.ar is not None else None
         floors = self._scores([""] * len(texts), vectors) if self.ar is not None else None
+        recurrences = None
+        if texts and (samples or neighbours):
+            beside = self._neighbours(what, ids, places, neighbours, special_tokens)
+            key = temperature, seed
+            others = again.tell(self.av, vectors, beside, self._controls.get(key))
+            self._controls[key] = others.controls
+            recurrences = again.recurrences(texts, others)
+            if self.ar is not None and self.mean is not None:
+                recurrences = with_costs(recurrences, texts, vectors, self.reconstruct, self.mean)
         result = Explanations()
         for row, text in enumerate(texts):
             found: dict[str, Any] = asdict(scores[row]) if scores else {}
+            if recurrences:
+                found["recurrence"] = recurrences[row]
             if floors:
                 found["floor"] = floors[row].centred_cosine
             if places:
@@ -115,6 +139,23 @@ class NLA:
             norm = float(np.linalg.norm(vectors[row]))
             result.append(Explained(explanation=text, l2_norm=norm, **found))
         return result
+
+    def _neighbours(
+        self,
+        what: str | NDArray[Any],
+        ids: list[int],
+        places: list[int],
+        count: int,
+        special_tokens: SpecialTokens | None,
+    ) -> list[dict[int, NDArray[np.float32]]]:
+        """Position → activation of the tokens beside each explained one."""
+        if not isinstance(what, str):
+            return [{} for _ in np.atleast_2d(what)]
+        first = int(ids[0] == self.subject.tokenizer.bos_token_id)
+        beside = [nearby(place, count, len(ids), first) for place in places]
+        spots = sorted({spot for spots in beside for spot in spots})
+        known = dict(zip(spots, self.activations(what, spots, special_tokens)[2], strict=True))
+        return [{spot: known[spot] for spot in spots} for spots in beside]
 
     def activations(
         self,

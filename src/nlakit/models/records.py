@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from nlakit.core.text.recurrence import Marked
+
 
 @dataclass(frozen=True)
 class Score:
@@ -19,9 +21,23 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Recurrence:
+    """The words of an explanation by how they recur in `samples`, drawn for the same activation at
+    `temperature`, and in `neighbours`, the explanations of the tokens at `neighbour_positions`."""
+
+    marks: list[Marked]
+    samples: list[str]
+    neighbours: list[str]
+    neighbour_positions: list[int]
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class Explained:
     """One explained activation; token and position are None for a bare vector, the scores are
-    None without an AR. `floor` is the centred cosine of the empty text on the same vector."""
+    None without an AR. `floor` is the centred cosine of the empty text on the same vector.
+    `recurrence` is None unless samples or neighbours were asked for."""
 
     explanation: str
     l2_norm: float
@@ -33,6 +49,7 @@ class Explained:
     fve: float | None = None
     mse: float | None = None
     floor: float | None = None
+    recurrence: Recurrence | None = None
 
 
 class Explanations(list[Explained]):

@@ -20,6 +20,7 @@ from nlakit.cli.use.pair import (
     Precision,
     load_pair,
 )
+from nlakit.core.text.recurrence import TEMPERATURE
 from nlakit.errors import ConfigError
 from nlakit.files.vectors import read_vectors
 
@@ -40,6 +41,16 @@ def explain(
         bool,
         typer.Option("--parse", help="read <eos>, <start_of_turn>, ... in the text as tokens"),
     ] = False,
+    samples: Annotated[
+        int, typer.Option(min=0, help="mark words by how they recur in so many sampled texts")
+    ] = 0,
+    neighbours: Annotated[
+        int, typer.Option(min=0, help="and in the explanations of so many tokens before it")
+    ] = 0,
+    temperature: Annotated[
+        float, typer.Option(min=0.01, help="of the sampled texts")
+    ] = TEMPERATURE,
+    seed: Annotated[int, typer.Option(min=0, help="of the sampled texts")] = 0,
     format: Format = "table",
     save: Save = None,
     other: Other = None,
@@ -58,9 +69,18 @@ def explain(
         raise ConfigError(
             "give a text or --vectors", found="both" if text else "neither", do="one of the two"
         )
+    if vectors and neighbours:
+        raise ConfigError(
+            "bare vectors have no neighbouring tokens",
+            found=f"--neighbours {neighbours} with --vectors",
+            do="give the text, or --samples alone",
+        )
     what = read_vectors(vectors) if vectors else text or ""
     nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, ar_bos, device)
-    found = nla.explain(what, positions, special_tokens="parse" if parse else None)
+    found = nla.explain(
+        what, positions, special_tokens="parse" if parse else None,
+        samples=samples, neighbours=neighbours, temperature=temperature, seed=seed,
+    )  # fmt: skip
     emit(found.as_dicts(), format, save)
 
 

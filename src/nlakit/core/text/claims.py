@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Literal
@@ -62,7 +62,7 @@ def claims(text: str) -> list[Claim]:
     found = [Claim("quote", quote) for quote in _quotes(text)]
     rest = ENUMERATOR.sub("", QUOTE.sub('""', text))
     found += [Claim("number", match.group()) for match in NUMBER.finditer(rest)]
-    found += [Claim("name", name) for name in _names(rest)]
+    found += [Claim("name", _joined(run)) for run in names(rest)]
     found += [
         Claim("word", word)
         for word in (bare(match.group()) for match in WORD.finditer(text))
@@ -76,23 +76,29 @@ def _quotes(text: str) -> list[str]:
     return [quote for quote in (" ".join(one.split()) for one in inner) if quote]
 
 
-def _names(text: str) -> list[str]:
-    names: list[str] = []
-    for sentence in SENTENCE.split(text):
-        run: list[str] = []
-        end = 0
-        for place, match in enumerate(WORD.finditer(sentence)):
+def names(text: str) -> Iterator[list[re.Match[str]]]:
+    """The names of a text, each as its words: runs of capitalised words that do not begin a
+    sentence and are not all stop words."""
+    start = 0
+    for cut in [*SENTENCE.finditer(text), None]:
+        end = len(text) if cut is None else cut.start()
+        run: list[re.Match[str]] = []
+        for place, match in enumerate(WORD.finditer(text, start, end)):
             word = match.group()
             capital = place > 0 and word[0].isupper() and bare(word).split("'")[0] != "i"
-            if run and (not capital or sentence[end : match.start()].strip(" .-")):
-                names.append(" ".join(run))
+            if run and (not capital or text[run[-1].end() : match.start()].strip(" .-")):
+                if _weighty(_joined(run)):
+                    yield run
                 run = []
             if capital:
-                run.append(word)
-            end = match.end()
-        if run:
-            names.append(" ".join(run))
-    return [name for name in names if _weighty(name)]
+                run.append(match)
+        if run and _weighty(_joined(run)):
+            yield run
+        start = end if cut is None else cut.end()
+
+
+def _joined(run: Sequence[re.Match[str]]) -> str:
+    return " ".join(match.group() for match in run)
 
 
 def _weighty(name: str) -> list[str]:
@@ -122,7 +128,8 @@ class Source:
     def numbers(self) -> set[str]:
         spelled = {str(n) for n, word in enumerate(SPELLED) if word in self.vocabulary}
         digits = re.findall(r"\d+", self.text)  # the 3 of version 2.3 or of x3
-        return spelled.union(digits, (_plain(one.group()) for one in NUMBER.finditer(self.text)))
+        numbers = (plain_number(one.group()) for one in NUMBER.finditer(self.text))
+        return spelled.union(digits, numbers)
 
     def has(self, claim: Claim) -> bool:
         """Whether a claim is found. Case, white space and the punctuation of a quote do not
@@ -130,7 +137,7 @@ class Source:
         if claim.kind == "quote":
             return self._quotes(claim.text)
         if claim.kind == "number":
-            return _plain(claim.text) in self.numbers
+            return plain_number(claim.text) in self.numbers
         return self.vocabulary.issuperset(_weighty(claim.text))
 
     def _quotes(self, quote: str) -> bool:
@@ -146,7 +153,7 @@ class Source:
         return bool(words) and f" {words} " in f" {' '.join(self.words)} "
 
 
-def _plain(number: str) -> str:
+def plain_number(number: str) -> str:
     """A number without separators of thousands."""
     return re.sub(r",(?=\d{3}(?!\d))", "", number)
 

@@ -51,6 +51,8 @@ HEADLINES = (
     Headline("Own document's percentile in its family, by words", "retrieval",
              "within_family_percentile", "tfidf:explanation"),
     Headline("Stated names found in the source", "truth", "name_precision", "explanation"),
+    Headline("Words that recur in samples and neighbours: AUROC for standing in the source",
+             "recurrence", "auc", "both"),
 )  # fmt: skip
 
 

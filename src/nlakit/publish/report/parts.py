@@ -51,6 +51,13 @@ PARTS = {
         " floor scores the same reconstructions against another document's vector: what any"
         " deletion does, and the luck of a maximum, are in it.",
     ),
+    "recurrence": (
+        "Which words",
+        "Which words are to be believed?",
+        "Each token is explained again, and so are the two before it. Do the words that these texts"
+        " repeat stand in the source more often than those that they do not? Guesses at what"
+        " comes next, and words that the pair says of random directions too, are left out.",
+    ),
     "rewrites": (
         "Rewrites",
         "Does it survive rewording?",
@@ -137,6 +144,9 @@ MEANINGS = {
     "delta_centred_cosine_top_word": ("ΔCentred cosine of the strongest word", ""),
     "delta_centred_cosine_sentence": ("ΔCentred cosine a sentence", ""),
     "share_top5": ("Five strongest words", "their share of the summed positive ΔFVE"),
+    "auc": ("AUROC", "chance that a word of the source scores above one that is not; 0.5 is none"),
+    "auc_over_deletion": ("AUROC over deletion", "recurrence less deletion, the same words"),
+    "supported": ("In the source", "share of the words that the source has, by their stem"),
     "same_text": ("Same text", "the control's text is the row's real text"),
     "empty": ("Empty", "share of empty texts"),
     "unique": ("Unique", "1 by the number of rows with the same text"),
@@ -189,6 +199,12 @@ MEANINGS = {
 # Condition → its name and what stands for it; those of the round trip are above.
 KINDS = {
     "explanation": ("AV text", "the explanation of this row"),
+    "samples": ("recurrence, samples", "share of the sampled texts that say the word"),
+    "neighbours": ("recurrence, neighbours", "share of the explanations of tokens before"),
+    "both": ("recurrence, both", "share of all these texts"),
+    "deletion": ("deletion", "what the centred cosine loses without the word"),
+    "repeated": ("words said again", "by at least half of the other texts"),
+    "unrepeated": ("words said alone", "fewer than a quarter of the other texts have them"),
     "shuffled": ("shuffled", "explanations of other documents"),
     "chance": ("chance", "a random order"),
     "no_injection": ("no injection", "the marker's own embedding; one text whatever the row"),

@@ -1,0 +1,1 @@
+"""What is done with a loaded pair beyond one explanation a token."""
