@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from nlakit.files.parquet import vector_array, write_table
@@ -36,6 +37,7 @@ SAME = {
     "CONFIG": "examples/labels-two-services.yaml",
     "MODEL": "my-model",
     "CORPUS": "texts",
+    "SAE/sae_weights.safetensors": "SAE",
     "their_rows.jsonl": "rows.jsonl",
     "activations.parquet": "vectors.parquet",
 }
@@ -102,6 +104,10 @@ def write_inputs(root: Path) -> None:
     write_table(root / "vectors.parquet", pa.table({"activation_vector": vector_array(vectors)}))
     texts = [SENTENCE.format(word, row) for row, word in enumerate(("whale", "tax", "psalm"))]
     (root / "explanations.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    (root / "SAE").mkdir()
+    save_file({"W_dec": torch.eye(D)}, root / "SAE" / "sae_weights.safetensors")
+    settings = {"d_in": D, "metadata": {"model_name": "my-model", "hook_name": "model.layers.1"}}
+    (root / "SAE" / "cfg.json").write_text(json.dumps(settings), encoding="utf-8")
     rows = [
         {"doc_id": f"d{i // 2}", "explanation": SENTENCE.format("ledger", i), "cosine": 0.1 * i,
          "source_text": SENTENCE.format("violin", i)} for i in range(8)

@@ -17,7 +17,10 @@ from nlakit.files.places import check_file
 from nlakit.files.text import as_json
 
 console = Console(highlight=False)
-TABLE_COLUMNS = ("position", "token", "centred_cosine", "floor", "fve", "explanation")
+TABLE_COLUMNS = (
+    "direction", "position", "token", "score", "centred_cosine", "floor", "other", "fve",
+    "explanation",
+)  # fmt: skip
 SAVED = (".jsonl", ".ndjson", ".parquet")
 Format = Annotated[str, typer.Option("--format", help="table or jsonl")]
 Save = Annotated[Path | None, typer.Option("--save", help="write to this file (.jsonl, .parquet)")]

@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
-from scipy.stats import rankdata
 
 from nlakit.errors import DataError
 
@@ -67,7 +65,7 @@ def estimate(values: Floats, clusters: Sequence[str]) -> Estimate:
     mean, documents = float(values.mean()), found.documents
     if documents < 2:
         return Estimate(mean, -np.inf, np.inf, len(values), documents)
-    t = stdtrit(documents - 1, 0.975)
+    t = student(documents - 1, 0.975)
     below = max(t, _unskewed(t, found.skewness))
     above = max(t, -_unskewed(-t, found.skewness))
     low, high = mean - found.error * below, mean + found.error * above
@@ -98,7 +96,7 @@ def estimate_share(values: Floats, clusters: Sequence[str]) -> Estimate:
     if np.isin(values, (0.0, 1.0)).all():
         rarer = min(values.sum(), len(values) - values.sum())
         size = min(size, documents if rarer < FEW_EVENTS else len(values))
-    excess = stdtrit(documents - 1, 0.975) ** 2 / size
+    excess = student(documents - 1, 0.975) ** 2 / size
     centre, root = mean + excess / 2, np.sqrt(excess * (spread + excess / 4))
     low, high = ((centre + side * root) / (1 + excess) for side in (-1, 1))
     ends = max(0.0, min(float(low), mean)), min(1.0, max(float(high), mean))  # but for rounding
@@ -113,6 +111,13 @@ class _Clustered:
     error: float
     skewness: float
     documents: int
+
+
+def student(freedom: float, share: float) -> float:
+    """The value below which Student's t lies in a share of cases."""
+    from scipy.special import stdtrit  # half of what the command line would load to say its help
+
+    return float(stdtrit(freedom, share))
 
 
 def _clustered(values: Floats, clusters: Sequence[str]) -> _Clustered:
@@ -151,7 +156,8 @@ def minimum_detectable_effect(
     found = _clustered(np.asarray(values, dtype=np.float64), clusters)
     if found.documents < 2:
         return np.inf
-    return float(found.error * sum(stdtrit(found.documents - 1, [1 - alpha / 2, power])))
+    ends = (1 - alpha / 2, power)
+    return float(found.error * sum(student(found.documents - 1, end) for end in ends))
 
 
 def paired_difference(first: Floats, second: Floats, clusters: Sequence[str]) -> Estimate:
@@ -230,6 +236,8 @@ def _placements(scores: Floats, labels: Floats) -> Floats:
             found=f"{len(scores)} scores, {count} positive of {len(positive)} rows",
             do="give rows with and without what is looked for",
         )
+    from scipy.stats import rankdata
+
     below = rankdata(scores)
     for kind in (positive, ~positive):
         below[kind] -= rankdata(scores[kind])

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
 from nlakit.core.statistics import (
     POWER,
@@ -17,6 +16,7 @@ from nlakit.core.statistics import (
     minimum_detectable_effect,
     paired_difference,
     sign_flip_p,
+    student,
 )
 from nlakit.errors import DataError
 
@@ -149,7 +149,7 @@ def _error(found: Mapping[str, Any]) -> float:
     low, high = found["low"], found["high"]
     if low is None or high is None or found["documents"] < 2:
         return np.inf
-    return (high - low) / (2 * float(stdtrit(found["documents"] - 1, 0.975)))
+    return (high - low) / (2 * student(found["documents"] - 1, 0.975))
 
 
 def _unpaired(
@@ -162,10 +162,12 @@ def _unpaired(
     if error == 0:  # nothing varies on either side
         return _answer(method, step, step, step, float(step == 0), 0.0) | counts
     parts = [e**4 / (one["documents"] - 1) for e, one in zip(errors, (mine, theirs), strict=True)]
+    from scipy.special import stdtr
+
     freedom = error**4 / sum(parts)
-    half = error * float(stdtrit(freedom, 0.975))
+    half = error * student(freedom, 0.975)
     p = 2 * float(stdtr(freedom, -abs(step) / error))
-    least = half + error * float(stdtrit(freedom, POWER))
+    least = half + error * student(freedom, POWER)
     return _answer(method, step, step - half, step + half, p, least) | counts
 
 

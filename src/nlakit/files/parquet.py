@@ -37,19 +37,14 @@ def matrix(table: pa.Table, column: str = VECTOR) -> NDArray[np.float32]:
         )
     found = _plain(table.select([column]))[column]
     kind = found.type
-    if not _is_list(kind) or not _is_number(kind.value_type):
-        raise DataError(
-            f"column {column} holds no vectors", found=kind, do="a list of d floats a row"
-        )
+    width = vector_width(kind, column)
     if found.null_count:
         raise DataError(
             f"column {column} has empty rows",
             found=f"{found.null_count} rows",
             do="fill these rows, or leave them out",
         )
-    if pa.types.is_fixed_size_list(kind):
-        width = kind.list_size
-    else:
+    if width is None:
         lengths = sorted(pc.call_function("list_value_length", [found]).unique().to_pylist())
         if not lengths:
             raise DataError(
@@ -72,6 +67,21 @@ def matrix(table: pa.Table, column: str = VECTOR) -> NDArray[np.float32]:
         made[start : start + len(chunk)] = flat.reshape(-1, width)
         start += len(chunk)
     return made
+
+
+def vector_width(kind: pa.DataType, column: str = VECTOR) -> int | None:
+    """How wide the vectors of a column of this type are; None where its rows say so.
+
+    Raises DataError if the type holds no vectors.
+    """
+    if isinstance(kind, pa.FixedShapeTensorType) and max(kind.shape) == np.prod(kind.shape):
+        kind = kind.storage_type
+    lists = (pa.types.is_list_view, pa.types.is_large_list_view)
+    if not (_is_list(kind) or any(one(kind) for one in lists)) or not _is_number(kind.value_type):
+        raise DataError(
+            f"column {column} holds no vectors", found=kind, do="a list of d floats a row"
+        )
+    return kind.list_size if pa.types.is_fixed_size_list(kind) else None
 
 
 def finite_matrix(table: pa.Table, path: Path, column: str = VECTOR) -> NDArray[np.float32]:
@@ -137,6 +147,19 @@ def write_table(path: Path, table: pa.Table | Mapping[str, Any]) -> None:
         pq.write_table(made, temporary, compression="zstd")
 
 
+def parquet_files(path: Path) -> list[Path]:
+    """A Parquet file, or all `*.parquet` of a folder in the order of their names, but hidden ones.
+
+    Raises DataError if there is none.
+    """
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
+    if not files or not files[0].exists():
+        raise DataError(f"no Parquet file at {path}", do="check the path")
+    return files
+
+
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file, or all `*.parquet` of a folder in the order of their names; hidden
     ones are left out. Files of several writers are joined where their columns are of equal
@@ -145,11 +168,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises DataError if a file is missing, empty, truncated or no Parquet, lacks a column that was
     asked for, or holds something else in a column than the file before.
     """
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
-    if not files or not files[0].exists():
-        raise DataError(f"no Parquet file at {path}", do="check the path")
+    files = parquet_files(path)
     tables = [_read_file(file, columns) for file in files]
     if any(table.schema != tables[0].schema for table in tables[1:]):
         tables = _of_one_schema(files, [_plain(table) for table in tables])

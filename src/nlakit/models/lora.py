@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
@@ -94,6 +96,20 @@ def tensor_names(file: Path) -> list[str]:
     """Names of the tensors of a safetensors file; errors as `read_tensors`."""
     with _told(file), safe_open(file, framework="pt") as opened:
         return list(opened.keys())
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a safetensors file, by name; errors as `read_tensors`."""
+    with _told(file), safe_open(file, framework="pt") as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+
+
+def read_rows(file: Path, name: str, rows: Sequence[int]) -> NDArray[np.float32]:
+    """Rows `(n, d)` of a matrix in a safetensors file, of which no more is read; errors as
+    `read_tensors`."""
+    with _told(file), safe_open(file, framework="pt") as opened:
+        matrix = opened.get_slice(name)
+        return np.concatenate([matrix[row : row + 1].float().numpy() for row in rows])
 
 
 @contextmanager

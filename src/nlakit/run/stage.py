@@ -162,7 +162,7 @@ def _run_body(
             stage=name,
             config_hash=begin["config_hash"],
             parents=begin["parents"],
-            files=_file_records(folder),
+            files=file_records(folder),
             rows=rows,
             seconds=round(time.monotonic() - started, 2),
             peak_bytes=peak,
@@ -208,7 +208,7 @@ def _disk_full(error: Exception, folder: Path) -> bool:
     return shutil.disk_usage(folder).free < SPACE_TO_WRITE
 
 
-def _file_records(folder: Path) -> dict[str, FileRecord]:
+def file_records(folder: Path) -> dict[str, FileRecord]:
     """Every file of a stage but its manifest, checkpoints (resume material) and hidden files."""
     records = {}
     for path in sorted(folder.rglob("*")):

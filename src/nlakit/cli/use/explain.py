@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nlakit.cli.tables import Format, Save, check_output, emit
+from nlakit.cli.use.many import explain_into, explain_sae
 from nlakit.cli.use.pair import (
     ArBlocks,
     ArBos,
@@ -37,6 +38,21 @@ def explain(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="every token of the text")] = False,
     vectors: Annotated[Path | None, typer.Option(help="raw vectors (.parquet, .npy, .npz)")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="write Parquet parts into this folder, and go on where it stopped"),
+    ] = None,
+    score: Annotated[bool, typer.Option(help="with --out: scores and their floor")] = True,
+    batch: Annotated[int, typer.Option(min=1, help="with --out: vectors at once")] = 32,
+    sae: Annotated[
+        Path | None,
+        typer.Option(help="decoder directions of an SAE: a SAELens or Gemma Scope folder"),
+    ] = None,
+    features: Annotated[str | None, typer.Option(help="of the SAE: 0-99, or 3,17")] = None,
+    sae_of: Annotated[
+        str | None,
+        typer.Option(metavar="NAME:LAYER", help="state which model and block the SAE reads"),
+    ] = None,
     parse: Annotated[
         bool,
         typer.Option("--parse", help="read <eos>, <start_of_turn>, ... in the text as tokens"),
@@ -62,12 +78,19 @@ def explain(
     ar_bos: ArBos = None,
     device: Device = "auto",
 ) -> None:
-    """Put activations into words: those of a text at positions, or raw vectors from a file."""
+    """Put activations into words: those of a text at positions, raw vectors from a file, or the
+    decoder directions of an SAE."""
     check_output(format, save)
     positions = "all" if every else _positions(position or [])
-    if (text is None) == (vectors is None):
+    if sum(given is not None for given in (text, vectors, sae)) != 1:
+        raise ConfigError("give a text, --vectors or --sae", do="one of the three")
+    if sae is None and (features or sae_of):
+        raise ConfigError("--features and --sae-of go with --sae", do="give the SAE's folder")
+    if out is not None and (vectors is None or save is not None):
         raise ConfigError(
-            "give a text or --vectors", found="both" if text else "neither", do="one of the two"
+            "--out takes --vectors, and nothing else to write to",
+            found="--save" if vectors else "no --vectors",
+            do="write the explanations of a text with --save",
         )
     if vectors and neighbours:
         raise ConfigError(
@@ -75,6 +98,17 @@ def explain(
             found=f"--neighbours {neighbours} with --vectors",
             do="give the text, or --samples alone",
         )
+    halves = [pair, other] if other else pair
+    loading: dict[str, Any] = {
+        "base_model": base_model, "precision": precision, "ar_blocks": ar_blocks,
+        "injection": injection, "chat": chat, "ar_bos": ar_bos, "device": device,
+    }  # fmt: skip
+    if vectors is not None and out is not None:
+        explain_into(out, halves, vectors, score, batch, **loading)
+        return
+    if sae is not None:
+        explain_sae(sae, features, sae_of, halves, format, save, **loading)
+        return
     what = read_vectors(vectors) if vectors else text or ""
     nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, ar_bos, device)
     found = nla.explain(
