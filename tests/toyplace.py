@@ -125,6 +125,8 @@ def write_inputs(root: Path) -> None:
         for i, one in enumerate(documents[:40]):
             (root / folder).mkdir(exist_ok=True)
             (root / folder / f"{i}.txt").write_text(f"{folder} {one['text']}", encoding="utf-8")
+    talk = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "It turns."}]
+    (root / "talk.json").write_text(json.dumps(talk), encoding="utf-8")
     prices = {"date": "2026-11-22", "models": {}}
     for name in ("claude-haiku-4-5", "gpt-4o-mini", "gemini-2.5-flash", "gemma-3-270m"):
         prices["models"][f"compatible:{name}"] = {"input": 1.0, "output": 5.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ from nlakit.config.load import parse_config
 from nlakit.config.sections import RunConfig
 from nlakit.core.prompts import encode
 from nlakit.core.text.lint import lint
+from nlakit.core.text.messages import plain_text
 from nlakit.data.labels.labeler import LabelRequest
 from nlakit.data.labels.offline import Background, OfflineLabeler
 from nlakit.data.positions import Reading, draw_positions, prepare
+from nlakit.errors import ModelError
+from tests.chats import DROPPING, KEEPING, chat_tokenizer
 from tests.conftest import toy_tokenizer
 from tests.tokenizers import SlowBytes, byte_level, with_dummy_space
 
@@ -125,3 +129,55 @@ def test_special_tokens_are_parsed_on_request() -> None:
     shown = made.shown(tokenizer, made.positions[-1])[1]
     assert shown.startswith("<eos>user\nHi <pad>there")
     assert CHAT.removeprefix("<bos>").startswith(shown)
+
+
+TALKS = [
+    [("user", "Why is that? " * 6), ("assistant", "It is so. " * 9)],
+    [("user", "And " * 20)],
+    [("tool", "42"), ("assistant", "<|end|> stays text. " * 8)],
+]
+
+
+def talks(seed: int = 0, **activations: Any) -> tuple[pa.Table, RunConfig]:
+    messages = [
+        json.dumps([{"role": role, "content": content} for role, content in turns])
+        for turns in TALKS
+    ]
+    made = table([plain_text(json.loads(one)) for one in messages])
+    section = {"max_tokens": 400, "skip_first": 0, "positions_per_document": 30, **activations}
+    config = parse_config({"name": "t", "seed": seed, "activations": section})
+    return made.append_column("messages", pa.array(messages)), config
+
+
+def test_a_conversation_is_read_where_the_assistant_speaks() -> None:
+    tokenizer = chat_tokenizer(KEEPING)
+    piece, config = talks()
+    made = prepare(tokenizer, piece, config)
+    assert [reading.doc_id for reading in made] == ["d0", "d2"]
+    for reading, turns in zip(made, (TALKS[0], TALKS[2]), strict=True):
+        assert len(reading.positions) == 30
+        words = turns[-1][1].strip()
+        for position in reading.positions:
+            _, prefix, token = reading.shown(tokenizer, position)
+            spoken = prefix.rsplit("<|turn>assistant\n", 1)[1]
+            assert words.startswith(spoken) and spoken.endswith(token)
+    assert made == prepare(tokenizer, piece, config)
+
+
+def test_other_roles_of_conversations_and_texts_among_them() -> None:
+    tokenizer = chat_tokenizer(KEEPING)
+    piece, config = talks(roles=["user", "template"])
+    piece = pa.concat_tables([piece, table(["A plain text."])], promote_options="default")
+    made = prepare(tokenizer, piece, config)
+    assert [reading.doc_id for reading in made] == ["d0", "d1", "d2", "d0"]
+    assert made[-1].ids[0] == tokenizer.bos_token_id and not made[-1].parsed
+
+
+def test_a_refused_conversation_is_not_read_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    piece, config = talks()
+    tokenizer = chat_tokenizer(DROPPING)
+    made = prepare(tokenizer, piece, config)
+    assert [reading.doc_id for reading in made] == ["d0"]
+    assert "d2 is not read" in capsys.readouterr().err
+    with pytest.raises(ModelError, match="no chat template"):
+        prepare(chat_tokenizer(None), piece, config)

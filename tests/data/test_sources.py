@@ -282,3 +282,23 @@ def test_missing_demo_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("nlakit.data.sources.resources.files", lambda _: tmp_path)
     with pytest.raises(DataError, match="the embedded corpus is missing"):
         read()
+
+
+def test_a_column_of_messages(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Hi", "at": 3}, {"role": "assistant", "content": "Yo"}]
+    stored = json.dumps([{"role": one["role"], "content": one["content"]} for one in talk])
+    expected = Document("t-0000000", "t", "Hi\n\nYo", stored)
+    lines = put(
+        tmp_path / "t.jsonl", json.dumps({"talk": talk}) + "\n" + json.dumps({"talk": None})
+    )
+    assert read(lines, messages_column="talk") == [expected, Document("t-0000001", "t", "")]
+    table = put_parquet(tmp_path / "t.parquet", talk=[talk])
+    assert read(table, messages_column="talk") == [expected]
+    quoted = json.dumps(talk).replace('"', '""')
+    assert read(put(tmp_path / "t.csv", f'talk\n"{quoted}"\n'), messages_column="talk") == [
+        expected
+    ]
+    with pytest.raises(DataError, match=r"message 0 in .*t.jsonl line 1"):
+        read(put(tmp_path / "t.jsonl", '{"talk": [3]}\n'), messages_column="talk")
+    with pytest.raises(DataError, match="no column 'messages'.*messages_column"):
+        read(put(tmp_path / "t.jsonl", '{"talk": [3]}\n'), messages_column="messages")

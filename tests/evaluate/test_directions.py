@@ -123,7 +123,7 @@ def test_the_command(tmp_path: Path, toy_folder: Any) -> None:
         "give --features": (),
         "has no feature 32": ("--features", "32"),
         "another layer than the pair": ("--features", "0", "--sae-of", f"{model.name}:2"),
-        "give a text, --vectors or --sae": ("a text", "--features", "0"),
+        "give a text, --vectors, --sae": ("a text", "--features", "0"),
     }
     for line, more in refused.items():
         said = call(*words, *more)

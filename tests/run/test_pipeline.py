@@ -263,7 +263,7 @@ def test_command_line(finished: tuple[Path, RunConfig], tmp_path: Path) -> None:
         ),
         (("layers", "{run}", "--steps", "0"), ModelError, "is a run folder, not a model"),
         (("explain", "{run}", "a\udcffb"), DataError, "no valid Unicode"),
-        (("explain", "{run}"), ConfigError, "give a text or --vectors"),
+        (("explain", "{run}"), ConfigError, "give a text, --vectors"),
         (("explain", "{run}", "x", "-p", "99"), DataError, "no such token position"),
         (("explain", "{run}", "x", "--format", "xml"), ConfigError, "unknown --format"),
         (("explain", "{run}", "--vectors", "none.parquet"), DataError, "no Parquet file"),

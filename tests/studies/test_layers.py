@@ -94,7 +94,7 @@ def test_all_layers_come_from_one_pass_and_are_those_of_the_model(
 
     config, folder, report = surveyed
     subject = load_subject(config.subject)
-    shared = read_shared(RunDir(folder), subject.tokenizer, labelled=True)
+    shared = read_shared(RunDir(folder), subject.tokenizer, True, config)
     row = int(np.flatnonzero(shared.held_out)[0])
     text = dict(
         zip(

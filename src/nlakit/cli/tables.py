@@ -18,9 +18,10 @@ from nlakit.files.text import as_json
 
 console = Console(highlight=False)
 TABLE_COLUMNS = (
-    "direction", "position", "token", "score", "centred_cosine", "floor", "other", "fve",
-    "explanation",
+    "conversation", "direction", "position", "role", "token", "entropy", "surprise", "change",
+    "spread", "score", "centred_cosine", "floor", "other", "fve", "explanation",
 )  # fmt: skip
+OFTEN_ABSENT = ("conversation", "role")  # columns that only some records have a value for
 SAVED = (".jsonl", ".ndjson", ".parquet")
 Format = Annotated[str, typer.Option("--format", help="table or jsonl")]
 Save = Annotated[Path | None, typer.Option("--save", help="write to this file (.jsonl, .parquet)")]
@@ -68,6 +69,11 @@ def table_of(records: list[dict[str, Any]], styled: bool = False) -> Table:
     """The columns that fit in 80 characters, with the most room for the explanation."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown = [name for name in TABLE_COLUMNS if name in records[0]]
+    shown = [
+        name
+        for name in shown
+        if name not in OFTEN_ABSENT or any(record[name] is not None for record in records)
+    ]
     for name in shown:
         wide = name == "explanation"
         head = name.replace("_", "\n")

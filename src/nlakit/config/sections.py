@@ -18,6 +18,11 @@ from nlakit.config.base import (
 from nlakit.config.labels import LabelsConfig, RequestsConfig, ServiceConfig
 
 
+def left_out(value: object) -> bool:
+    """Whether a setting is as good as absent: then no hash has it, and finished runs stay fresh."""
+    return value is None
+
+
 class SubjectConfig(Section):
     """The model whose activations are read."""
 
@@ -72,6 +77,11 @@ class SourceConfig(Section):
     subset: str | None = None
     dataset_split: str = "train"
     text_column: str = "text"
+    messages_column: str | None = Field(
+        default=None,
+        description="column of conversations, lists of {role, content}, in place of texts",
+        exclude_if=left_out,
+    )
     id_column: str | None = None
     family: str | None = Field(
         default=None, description="source_family of all documents of the source"
@@ -92,16 +102,31 @@ class CorpusConfig(Section):
         description="what a `<eos>` or `<start_of_turn>` written in a document is: letters, or "
         "that token (ready-made chats)",
     )
+    chat_template: Literal["plain"] | None = Field(
+        default=None,
+        description="plain: a transcript in plain words, where the subject has no chat template",
+        exclude_if=left_out,
+    )
     near_duplicate_share: Share = Field(
         default=0.5,
         description="drop a document sharing this much of its 8-word shingles with another",
     )
+
+    @property
+    def holds_conversations(self) -> bool:
+        return any(source.messages_column for source in self.sources)
 
 
 class ActivationsConfig(Section):
     positions_per_document: Positive = 8
     skip_first: Count = Field(default=50, description="tokens of a document that are never sampled")
     max_tokens: Positive = Field(default=256, description="tokens of a document that are read")
+    roles: tuple[str, ...] | None = Field(
+        default=None,
+        description="whose words of a conversation are read: roles, `thinking`, `template`; the "
+        "assistant's unless given",
+        exclude_if=left_out,
+    )
     extra_layers: tuple[Count, ...] = Field(
         default=(), description="more layers taken in the same pass"
     )

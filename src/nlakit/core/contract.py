@@ -104,6 +104,7 @@ class Provenance(Part):
     revision: str | None = None
     bos: Literal["add", "tokenizer"] = "tokenizer"
     special_tokens: Literal["text", "parse"] = "text"
+    chat_template: Literal["plain"] | None = None
     max_tokens: int = 256
     max_new_tokens: int = 96
     no_repeat_ngram: int = 0

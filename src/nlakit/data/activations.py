@@ -130,11 +130,12 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     if not kept:
         raise DataError(
             "no document is long enough",
-            found=f"none of {corpus.num_rows} has more than {settings.skip_first} tokens",
-            do="use longer documents or lower activations.skip_first",
+            found=f"none of {corpus.num_rows} has one to read behind {settings.skip_first} tokens",
+            do="use longer documents, lower activations.skip_first, or read other roles",
         )
     asked = corpus.num_rows * settings.positions_per_document
-    dropped = {"position_beyond_the_text": asked - kept} if asked > kept else {}
+    said = "words_read" if config.corpus.holds_conversations else "text"
+    dropped = {f"position_beyond_the_{said}": asked - kept} if asked > kept else {}
     return Rows(entered=asked, kept=kept, dropped=dropped)
 
 

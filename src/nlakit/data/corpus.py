@@ -1,7 +1,7 @@
 """Stage 01: read the sources, drop what is empty, short or a duplicate, mix, write.
 
-01_corpus/corpus.parquet has doc_id, source_family, text; 01_corpus/families.json has the documents
-and characters of each family.
+01_corpus/corpus.parquet has doc_id, source_family, text, and messages (JSON) if there are any;
+01_corpus/families.json has the documents and characters of each family.
 """
 
 from __future__ import annotations
@@ -178,9 +178,12 @@ def largest_remainder(
 
 
 def _write(documents: Sequence[Document], folder: Path) -> None:
-    columns = {name: [getattr(document, name) for document in documents] for name in SCHEMA.names}
+    schema = SCHEMA
+    if any(document.messages for document in documents):
+        schema = schema.append(pa.field("messages", pa.string()))
+    columns = {name: [getattr(document, name) for document in documents] for name in schema.names}
     with atomic_path(folder / "corpus.parquet") as path:
-        table = pa.table(columns, schema=SCHEMA)
+        table = pa.table(columns, schema=schema)
         pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
     families: dict[str, dict[str, int]] = {}
     for document in documents:

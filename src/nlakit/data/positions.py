@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,12 @@ import pyarrow as pa
 from nlakit.config.sections import RunConfig
 from nlakit.core.prompts import document_ids
 from nlakit.core.text.characters import character_ends, last_tokens
+from nlakit.core.text.messages import Conversation
+from nlakit.errors import DataError
+from nlakit.models.using.reading import Tokens, tokens_of
+from nlakit.run.progress import say
+
+SPEAKING = ("assistant",)  # whose words are read in a conversation unless settings say so
 
 
 @dataclass(frozen=True)
@@ -49,15 +56,38 @@ def draw_positions(doc_id: str, seed: int, among: Sequence[int], count: int) -> 
 
 
 def prepare(tokenizer: Any, piece: pa.Table, config: RunConfig) -> list[Reading]:
-    """Tokenise documents, draw positions, cut each document after its last position."""
-    settings, readings, how = config.activations, [], config.corpus.special_tokens
-    for row in piece.select(["doc_id", "source_family", "text"]).to_pylist():
-        ids = document_ids(tokenizer, row["text"], how)[: settings.max_tokens]
+    """Tokenise documents, draw positions, cut each document after its last position. A conversation
+    that the subject's template refuses is not read."""
+    settings, readings = config.activations, []
+    for row in piece.to_pylist():
+        try:
+            tokens = document_tokens(tokenizer, row, config)
+        except DataError as error:
+            if not row.get("messages"):
+                raise
+            say(f"{row['doc_id']} is not read: {error}")
+            continue
+        ids = tokens.ids[: settings.max_tokens]
         among = [p for p in character_ends(tokenizer, ids) if p >= settings.skip_first]
+        if tokens.spans is not None:
+            roles = settings.roles or SPEAKING
+            among = [p for p in among if tokens.spans[p].voice in roles]
         count = settings.positions_per_document
         positions = draw_positions(row["doc_id"], config.seed, among, count)
         if positions:
             ids = ids[: positions[-1] + 1]
-            made = Reading(row["doc_id"], row["source_family"], ids, positions, how == "parse")
+            parsed = tokens.spans is not None or config.corpus.special_tokens == "parse"
+            made = Reading(row["doc_id"], row["source_family"], ids, positions, parsed)
             readings.append(made)
     return readings
+
+
+def document_tokens(tokenizer: Any, row: Mapping[str, Any], config: RunConfig) -> Tokens:
+    """The tokens of a document of the corpus, in the subject's template if it is a conversation.
+    Errors as in `tokens_of`."""
+    if not row.get("messages"):
+        return Tokens(
+            row["text"], document_ids(tokenizer, row["text"], config.corpus.special_tokens)
+        )
+    talk = Conversation(json.loads(row["messages"]), template=config.corpus.chat_template)
+    return tokens_of(tokenizer, talk, name=config.subject.model)

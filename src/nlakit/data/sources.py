@@ -17,8 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nlakit.config.sections import SourceConfig
+from nlakit.core.text.messages import checked, plain_text
 from nlakit.errors import ConfigError, DataError
-from nlakit.files.text import bare_name, decoded_lines, ending, holds_rows, read_json, read_jsonl
+from nlakit.files.messages import conversation_in
+from nlakit.files.text import (
+    as_json,
+    bare_name,
+    decoded_lines,
+    ending,
+    holds_rows,
+    read_json,
+    read_jsonl,
+)
 from nlakit.run.progress import say
 
 # What lies beside the data of many folders: texts, but no documents.
@@ -30,9 +40,12 @@ LONGEST_FIELD = 2**31 - 1
 
 @dataclass(frozen=True)
 class Document:
+    """`messages` are a conversation's, as JSON; its text is what they say."""
+
     doc_id: str
     source_family: str
     text: str
+    messages: str = ""
 
 
 # A record is one row as it was found, with words that say where: "notes.csv line 7".
@@ -103,13 +116,14 @@ def _documents(
         yield Document(
             _label(where, row, source.id_column) if source.id_column else f"{prefix}-{index:07d}",
             _label(where, row, source.family_column) if source.family_column else family,
-            _text(where, row[source.text_column]),
+            *_words(where, row, source),
         )
 
 
 def wanted_columns(source: SourceConfig) -> list[str]:
     """Names of the columns the source is configured to read."""
-    columns = (source.text_column, source.id_column, source.family_column)
+    words = source.messages_column or source.text_column
+    columns = (words, source.id_column, source.family_column)
     return [column for column in columns if column is not None]
 
 
@@ -120,8 +134,19 @@ def need_columns(where: str, wanted: Sequence[str], found: Sequence[str]) -> Non
             raise DataError(
                 f"{where} has no column {column!r}",
                 found=f"columns {', '.join(map(str, found)) or '(none)'}",
-                do="set text_column, id_column or family_column of the source",
+                do="set text_column, messages_column, id_column or family_column of the source",
             )
+
+
+def _words(where: str, row: Mapping[str, Any], source: SourceConfig) -> tuple[str, str]:
+    """The text of a row, and its messages as JSON if it is a conversation."""
+    if source.messages_column is None:
+        return _text(where, row[source.text_column]), ""
+    value = row[source.messages_column]
+    if value is None:
+        return "", ""
+    messages = checked(conversation_in(value, where), where)
+    return _text(where, plain_text(messages)), as_json(messages)
 
 
 def _text(where: str, value: Any) -> str:

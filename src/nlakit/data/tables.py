@@ -186,7 +186,10 @@ def base_contract(
             subject_precision=subject.config.precision,
             ple_on_cpu=config.subject.ple_on_cpu,
             revision=config.subject.revision,
-            special_tokens=config.corpus.special_tokens,
+            special_tokens=(
+                "parse" if config.corpus.holds_conversations else config.corpus.special_tokens
+            ),
+            chat_template=config.corpus.chat_template,
             bos="add" if subject.config.bos == "add" else "tokenizer",
             av_close=settings.av_close,
             embedding_norm=norms["embedding_mean"],

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nlakit.core.contract import Contract, Provenance
 from nlakit.core.metrics import centred_cosine, cosine, fve_rows, mse_normalised
-from nlakit.core.prompts import document_ids
 from nlakit.core.text.characters import last_tokens
 from nlakit.core.text.edits import exchanged
 from nlakit.core.text.recurrence import TEMPERATURE, Told
+from nlakit.core.text.where import Criterion
 from nlakit.errors import ContractError, DataError
 from nlakit.models.foreign.turn import Stated
 from nlakit.models.loading import load_halves
@@ -24,12 +24,21 @@ from nlakit.models.records import Explained, Explanations, Score
 from nlakit.models.steering.push import Places
 from nlakit.models.steering.record import ALPHAS, Asked, Steered
 from nlakit.models.steering.steer import edit_direction, steer
-from nlakit.models.subject import Subject, activations_of, sliced_decoder
+from nlakit.models.subject import Subject, sliced_decoder
 from nlakit.models.using.explaining import Again, nearby, with_costs
+from nlakit.models.using.looking import Ranked, rank, read_in_windows
+from nlakit.models.using.reading import (
+    Positions,
+    Read,
+    SpecialTokens,
+    Token,
+    Tokens,
+    has_words,
+    owner_of,
+    resolve_positions,
+    tokens_of,
+)
 from nlakit.models.verbalizer import Verbalizer
-
-Positions = Literal["last", "all"] | Sequence[int]
-SpecialTokens = Literal["text", "parse"]
 
 
 class NLA:
@@ -84,7 +93,7 @@ class NLA:
 
     def explain(
         self,
-        what: str | NDArray[Any],
+        what: Read | NDArray[Any],
         positions: Positions = "last",
         *,
         batch: int = 32,
@@ -93,32 +102,39 @@ class NLA:
         neighbours: int = 0,
         temperature: float = TEMPERATURE,
         seed: int = 0,
+        window: int | None = None,
     ) -> Explanations:
-        """Explain activations of a text at token positions, or raw vectors `(n, d)`.
+        """Explain activations of a text at token positions, or raw vectors `(n, d)`; messages
+        `{role, content}` are read in the subject's chat template, a `Conversation` says how.
 
         positions: `last`, `all`, or token indices (0 is the first token, BOS included where the
-        tokenizer adds it; negative counts from the end). special_tokens: whether a `<eos>` that the
+        tokenizer adds it; negative counts from the end); in a conversation, `last` and `all` are of
+        the assistant's words, or of the roles it names. special_tokens: whether a `<eos>` that the
         text spells is letters (`text`) or that token (`parse`); unless given, as the pair's
         documents were read. samples, neighbours: also mark the words by how they recur in so many
         texts drawn at `temperature`, keyed by `seed`, and in the explanations of so many tokens
-        before the position (`models/using/explaining.py`). Raises DataError for a position that is
-        not there, for empty text, and for neighbours of bare vectors; ContractError without an AV
-        or for another width.
+        before the position (`models/using/explaining.py`). window: tokens that are read at once, in
+        texts longer than the subject can read; windows overlap by half. Raises DataError for a
+        position that is not there, for empty and too long text, for messages that the template
+        refuses, and for neighbours of bare vectors; ModelError without a template; ContractError
+        without an AV or for another width.
         """
         if self.av is None:
             raise ContractError("this folder holds no AV", do="load a pair, or the AV's folder")
         again = Again(samples, neighbours, temperature, seed, batch)
-        again.check(bare=not isinstance(what, str))
-        if isinstance(what, str):
-            ids, places, vectors = self.activations(what, positions, special_tokens)
+        again.check(bare=not has_words(what))
+        if has_words(what):
+            tokens = self.tokens(what, special_tokens)
+            places, vectors = self._read(tokens, positions, window)
         else:
-            ids, places, vectors = [], [], np.atleast_2d(np.asarray(what, dtype=np.float32))
+            tokens, places = Tokens("", []), []
+            vectors = np.atleast_2d(np.asarray(what, dtype=np.float32))
         texts = self.av.explain(vectors, batch=batch)
         scores = self._scores(texts, vectors) if self.ar is not None else None
         floors = self._scores([""] * len(texts), vectors) if self.ar is not None else None
         recurrences = None
         if texts and (samples or neighbours):
-            beside = self._neighbours(what, ids, places, neighbours, special_tokens)
+            beside = self._neighbours(tokens, places, neighbours, len(texts), window)
             key = temperature, seed
             others = again.tell(self.av, vectors, beside, self._controls.get(key))
             self._controls[key] = others.controls
@@ -133,50 +149,85 @@ class NLA:
             if floors:
                 found["floor"] = floors[row].centred_cosine
             if places:
-                token = ids[places[row]]
-                spelled = last_tokens(self.subject.tokenizer, ids[: places[row] + 1])
-                found |= {"position": places[row], "token_id": token, "token": spelled}
+                at, ids = places[row], tokens.ids
+                found |= {"position": at, "token_id": ids[at]}
+                found["token"] = last_tokens(self.subject.tokenizer, ids[: at + 1])
+                if tokens.spans is not None:
+                    found |= owner_of(tokens.spans[at])
             norm = float(np.linalg.norm(vectors[row]))
             result.append(Explained(explanation=text, l2_norm=norm, **found))
         return result
 
     def _neighbours(
-        self,
-        what: str | NDArray[Any],
-        ids: list[int],
-        places: list[int],
-        count: int,
-        special_tokens: SpecialTokens | None,
+        self, tokens: Tokens, places: list[int], count: int, rows: int, window: int | None
     ) -> list[dict[int, NDArray[np.float32]]]:
         """Position → activation of the tokens beside each explained one."""
-        if not isinstance(what, str):
-            return [{} for _ in np.atleast_2d(what)]
-        first = int(ids[0] == self.subject.tokenizer.bos_token_id)
-        beside = [nearby(place, count, len(ids), first) for place in places]
+        if not tokens.ids:
+            return [{} for _ in range(rows)]
+        first = int(tokens.ids[0] == self.subject.tokenizer.bos_token_id)
+        beside = [nearby(place, count, len(tokens.ids), first) for place in places]
         spots = sorted({spot for spots in beside for spot in spots})
-        known = dict(zip(spots, self.activations(what, spots, special_tokens)[2], strict=True))
+        known = dict(zip(spots, self._read(tokens, spots, window)[1], strict=True))
         return [{spot: known[spot] for spot in spots} for spots in beside]
+
+    def tokens(self, what: Read, special_tokens: SpecialTokens | None = None) -> Tokens:
+        """The tokens of a text or conversation; arguments and errors as in `explain`."""
+        known = self.contract.nlakit
+        return tokens_of(
+            self.subject.tokenizer, what, special_tokens or known.special_tokens,
+            known.chat_template, self.contract.extraction.base_model,
+        )  # fmt: skip
+
+    def tokenize(self, what: Read, special_tokens: SpecialTokens | None = None) -> list[Token]:
+        """Each token of a text or conversation with its text and whose it is."""
+        return self.tokens(what, special_tokens).described(self.subject.tokenizer)
 
     def activations(
         self,
-        text: str,
+        what: Read,
         positions: Positions = "all",
         special_tokens: SpecialTokens | None = None,
+        window: int | None = None,
     ) -> tuple[list[int], list[int], NDArray[np.float32]]:
         """Token ids, resolved positions, and raw activations `(n, d)` of layer K there. Arguments
         and errors as in `explain`."""
-        ids = self._token_ids(text, special_tokens)
-        places = resolve_positions(positions, len(ids))
-        layer = self.contract.layer
+        tokens = self.tokens(what, special_tokens)
+        return tokens.ids, *self._read(tokens, positions, window)
+
+    def rank(
+        self,
+        what: Read,
+        by: Criterion = "surprise",
+        top: int = 10,
+        *,
+        special_tokens: SpecialTokens | None = None,
+        window: int | None = None,
+    ) -> list[Ranked]:
+        """The `top` tokens of a text or conversation worth reading, by one pass of the subject:
+        `entropy` of the next token, `surprise` at this one, `change` from the activation before, or
+        `spread` from the mean direction (formulas: `core.text.where`; what each is worth:
+        `docs/results/where.md`). Other arguments and errors as in `explain`; ContractError where
+        the pair stores no mean."""
+        if self.mean is None:
+            raise ContractError(
+                "the pair stores no mean unit vector, which change and spread are measured from",
+                do="nlakit import PAIR TARGET --vectors FILE computes it from raw activations",
+            )
+        tokens = self.tokens(what, special_tokens)
+        return rank(self.subject, tokens, self.contract.layer, self.mean, by, top, window)
+
+    def _read(
+        self, tokens: Tokens, positions: Positions, window: int | None
+    ) -> tuple[list[int], NDArray[np.float32]]:
+        """Positions resolved, and raw activations `(n, d)` there."""
+        places, layer = tokens.places(positions), self.contract.layer
         if self._reader is None:
             self._reader = sliced_decoder(self.subject.model, layer + 1)
-        return ids, places, activations_of(self._reader, ids, layer)[places]
+        found = read_in_windows(self.subject, self._reader, tokens.ids, layer, window)
+        return places, found[places]
 
     def _token_ids(self, text: str, special_tokens: SpecialTokens | None) -> list[int]:
-        how = special_tokens or self.contract.nlakit.special_tokens
-        ids = document_ids(self.subject.tokenizer, text, how)
-        if not text.strip():
-            raise DataError("the text is empty", do="give some text to read")
+        ids = self.tokens(text, special_tokens).ids
         self.subject.check_length(len(ids))
         return ids
 
@@ -286,21 +337,3 @@ class NLA:
         halves = " + ".join(n for n, half in (("AV", self.av), ("AR", self.ar)) if half)
         base, layer = self.contract.extraction.base_model, self.contract.layer
         return f"NLA({halves} of {base}, layer {layer}, d = {self.contract.d_model})"
-
-
-def resolve_positions(positions: Positions, tokens: int) -> list[int]:
-    """Token indices `0 ≤ p < tokens`; DataError for one outside."""
-    if positions == "last":
-        return [tokens - 1]
-    if positions == "all":
-        return list(range(tokens))
-    found = []
-    for position in positions:
-        if isinstance(position, str) or not -tokens <= position < tokens:
-            raise DataError(
-                "no such token position",
-                found=f"{position} in a text of {tokens} tokens",
-                do=f"give 0 to {tokens - 1}, or a negative one",
-            )
-        found.append(position % tokens)
-    return found

@@ -37,7 +37,8 @@ class Recurrence:
 class Explained:
     """One explained activation; token and position are None for a bare vector, the scores are
     None without an AR. `floor` is the centred cosine of the empty text on the same vector.
-    `recurrence` is None unless samples or neighbours were asked for."""
+    `recurrence` is None unless samples or neighbours were asked for. What comes last says whose the
+    token is in a conversation: its sections are those of `core.text.chat.Span`."""
 
     explanation: str
     l2_norm: float
@@ -50,6 +51,10 @@ class Explained:
     mse: float | None = None
     floor: float | None = None
     recurrence: Recurrence | None = None
+    role: str | None = None
+    section: str | None = None
+    channel: str | None = None
+    message_index: int | None = None
 
 
 class Explanations(list[Explained]):

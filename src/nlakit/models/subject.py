@@ -134,13 +134,16 @@ class Subject:
         named = self.tokenizer.model_max_length  # an astronomical number where it is unknown
         return position_limit(text_config(self.model)) or (named if named < UNKNOWN else None)
 
-    def check_length(self, tokens: int) -> None:
-        """Raise DataError for a text of more tokens than the subject has positions."""
+    def check_length(self, tokens: int, by_window: bool = False) -> None:
+        """Raise DataError for a text of more tokens than the subject has positions. by_window:
+        whether it may be read in windows."""
         if self.positions is not None and tokens > self.positions:
             raise DataError(
                 "the text is longer than the subject can read",
                 found=f"{tokens} tokens, {self.positions} positions in {self.config.model}",
-                do="give a shorter one, or a part of it",
+                do="read it in windows (--window), or give a part of it"
+                if by_window
+                else "give a shorter one, or a part of it",
             )
 
     def embedding_norm(self, sample: int = 4096) -> float:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from nlakit.config.sections import RunConfig
 from nlakit.core import geometry
 from nlakit.core.metrics import baseline, mean_unit, unit
-from nlakit.core.prompts import document_ids
 from nlakit.core.statistics import estimate, estimate_share
+from nlakit.data.positions import document_tokens
 from nlakit.data.split import read_split
 from nlakit.data.tables import base_contract, measured_norms
 from nlakit.errors import DataError
@@ -66,24 +66,20 @@ class Shared:
         return rows.take(np.flatnonzero(self.held_out == held_out).tolist())
 
 
-def read_shared(
-    rundir: RunDir, tokenizer: Any, labelled: bool, special_tokens: str = "text"
-) -> Shared:
+def read_shared(rundir: RunDir, tokenizer: Any, labelled: bool, config: RunConfig) -> Shared:
     """The rows of the finished activations with labels (if `labelled`), parts and next tokens.
-    special_tokens: as the corpus was read.
 
     Raises DataError if fewer than 6 documents are held out: no interval could be told from none.
     """
     table = read_table(rundir.need("activations"), COLUMNS)
     split = read_split(rundir.need("split"))
     part_of = dict(zip(split["doc_id"].to_pylist(), split["part"].to_pylist(), strict=True))
-    corpus = read_table(rundir.need("corpus") / "corpus.parquet", ["doc_id", "text"])
-    texts = dict(zip(*corpus.to_pydict().values(), strict=True))
+    corpus = read_table(rundir.need("corpus") / "corpus.parquet")
     wanted = set(table["doc_id"].to_pylist())
     ids = {
-        doc: document_ids(tokenizer, text, special_tokens)
-        for doc, text in texts.items()
-        if doc in wanted
+        row["doc_id"]: document_tokens(tokenizer, row, config).ids
+        for row in corpus.to_pylist()
+        if row["doc_id"] in wanted
     }
     kept = [
         row

@@ -162,8 +162,7 @@ def _measure(
     from nlakit.studies.layer_measures import measure_geometry, quick_ar, read_shared
 
     subject: Subject = load_subject(config.subject)
-    how = config.corpus.special_tokens
-    shared = read_shared(rundir, subject.tokenizer, steps > 0, how)
+    shared = read_shared(rundir, subject.tokenizer, steps > 0, config)
     for layer in layers:
         started = time.monotonic()
         own = config.subject.model_copy(update={"layer": layer})

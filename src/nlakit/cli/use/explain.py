@@ -9,6 +9,15 @@ import typer
 
 from nlakit.cli.tables import Format, Save, check_output, emit
 from nlakit.cli.use.many import explain_into, explain_sae
+from nlakit.cli.use.messages import (
+    ContinueLast,
+    GenerationPrompt,
+    MessagesFile,
+    Roles,
+    Template,
+    Thinking,
+    conversations,
+)
 from nlakit.cli.use.pair import (
     ArBlocks,
     ArBos,
@@ -26,7 +35,19 @@ from nlakit.errors import ConfigError
 from nlakit.files.vectors import read_vectors
 
 if TYPE_CHECKING:
-    from nlakit.models.nla import Positions
+    from nlakit.core.text.where import Criterion
+    from nlakit.models.nla import NLA
+    from nlakit.models.using.reading import Positions
+
+DEFAULT_BY = "surprise"
+By = Annotated[
+    str | None,
+    typer.Option(
+        metavar="entropy|surprise|change|spread",
+        help="how --top chooses: how open the next token is, how unexpected this one, how far the "
+        f"activation turned, how unlike the mean it is; {DEFAULT_BY} unless given",
+    ),
+]
 
 
 def explain(
@@ -67,6 +88,21 @@ def explain(
         float, typer.Option(min=0.01, help="of the sampled texts")
     ] = TEMPERATURE,
     seed: Annotated[int, typer.Option(min=0, help="of the sampled texts")] = 0,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="the tokens most worth reading, by one pass of the subject"),
+    ] = None,
+    by: By = None,
+    window: Annotated[
+        int | None,
+        typer.Option(min=16, help="tokens read at once, for a text longer than the subject reads"),
+    ] = None,
+    messages: MessagesFile = None,
+    role: Roles = None,
+    template: Template = None,
+    add_generation_prompt: GenerationPrompt = False,
+    continue_final_message: ContinueLast = False,
+    enable_thinking: Thinking = None,
     format: Format = "table",
     save: Save = None,
     other: Other = None,
@@ -78,12 +114,17 @@ def explain(
     ar_bos: ArBos = None,
     device: Device = "auto",
 ) -> None:
-    """Put activations into words: those of a text at positions, raw vectors from a file, or the
-    decoder directions of an SAE."""
+    """Put activations into words: those of a text or conversation at positions, raw vectors from a
+    file, or the decoder directions of an SAE."""
     check_output(format, save)
     positions = "all" if every else _positions(position or [])
-    if sum(given is not None for given in (text, vectors, sae)) != 1:
-        raise ConfigError("give a text, --vectors or --sae", do="one of the three")
+    given = sum(one is not None for one in (text, vectors, sae, messages))
+    if given != 1:
+        raise ConfigError("give a text, --vectors, --sae or --messages", found=given, do="one")
+    criterion = _criterion(top, by, positions, text if messages is None else messages)
+    talks = conversations(
+        messages, role, template, add_generation_prompt, continue_final_message, enable_thinking
+    )
     if sae is None and (features or sae_of):
         raise ConfigError("--features and --sae-of go with --sae", do="give the SAE's folder")
     if out is not None and (vectors is None or save is not None):
@@ -109,13 +150,54 @@ def explain(
     if sae is not None:
         explain_sae(sae, features, sae_of, halves, format, save, **loading)
         return
-    what = read_vectors(vectors) if vectors else text or ""
+    what = talks or [read_vectors(vectors) if vectors else text or ""]
     nla = load_pair(pair, other, base_model, precision, ar_blocks, injection, chat, ar_bos, device)
-    found = nla.explain(
-        what, positions, special_tokens="parse" if parse else None,
-        samples=samples, neighbours=neighbours, temperature=temperature, seed=seed,
-    )  # fmt: skip
-    emit(found.as_dicts(), format, save)
+    how: dict[str, Any] = {"special_tokens": "parse" if parse else None, "window": window}
+    again = {"samples": samples, "neighbours": neighbours, "temperature": temperature, "seed": seed}
+    found = [_explained(nla, one, positions, top or 10, criterion, how, again) for one in what]
+    if len(found) == 1:
+        records = found[0]
+    else:
+        records = [{"conversation": n, **one} for n, rows in enumerate(found) for one in rows]
+    emit(records, format, save)
+
+
+def _criterion(
+    top: int | None, by: str | None, positions: Positions, words: str | Path | None
+) -> Criterion | None:
+    """By what tokens are chosen; None if they are not. ConfigError for what cannot be."""
+    from nlakit.core.text.where import CRITERIA
+
+    if top is None and by is None:
+        return None
+    if positions != "last" or words is None:
+        raise ConfigError(
+            "--top and --by choose the tokens of a text",
+            found="positions, or no text, are given",
+            do="leave out the others",
+        )
+    for one in CRITERIA:
+        if one == (by or DEFAULT_BY):
+            return one
+    raise ConfigError("unknown --by", found=by, do=", ".join(CRITERIA))
+
+
+def _explained(
+    nla: NLA,
+    what: Any,
+    positions: Positions,
+    top: int,
+    by: Criterion | None,
+    how: dict[str, Any],
+    again: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Records of what is explained; of chosen tokens, the value that they were chosen by."""
+    if by is None:
+        return nla.explain(what, positions, **how, **again).as_dicts()
+    chosen = nla.rank(what, by, top, **how)
+    places = [one.position for one in chosen]
+    found = nla.explain(what, places, **how, **again).as_dicts()
+    return [{**one, by: place.value} for one, place in zip(found, chosen, strict=True)]
 
 
 def _positions(given: list[str]) -> Positions:

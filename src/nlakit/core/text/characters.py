@@ -44,3 +44,21 @@ def last_tokens(tokenizer: Any, ids: Sequence[int], count: int = 1) -> str:
         if BROKEN not in text:
             return text
     return tokenizer.decode(list(ids[-count:]))
+
+
+def spelled(tokenizer: Any, ids: Sequence[int]) -> list[tuple[str, int, int]]:
+    """The text of each of t tokens, its place among the tokens of one character, and their number.
+    A token of part of a character has the whole character's text; what is no character at all
+    stands alone as U+FFFD."""
+    made: list[tuple[str, int, int]] = []
+    ends = {*character_ends(tokenizer, ids), len(ids) - 1}
+    start = 0
+    for end in sorted(ends) if ids else []:
+        run = list(ids[start : end + 1])
+        text = tokenizer.decode(run)
+        if len(run) > 1 and BROKEN in text:
+            made += [(tokenizer.decode([token]), 0, 1) for token in run]
+        else:
+            made += [(text, place, len(run)) for place in range(len(run))]
+        start = end + 1
+    return made
