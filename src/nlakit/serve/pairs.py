@@ -14,29 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
-from nlakit.core.text.characters import BROKEN
+from nlakit.errors import NlakitError
 from nlakit.models.decode import Decoding
-from nlakit.models.nla import NLA, SpecialTokens
+from nlakit.models.nla import NLA
 from nlakit.models.records import Score
+from nlakit.models.use.reading import Read, SpecialTokens, Token, Tokens, tokens_of
 from nlakit.serve.engine import Engine
 
 T = TypeVar("T")
-LOOKAHEAD = 4  # tokens that a character is looked for in, as in Neuronpedia's server
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token of a text. A character of several tokens is `text` in each of them."""
-
-    text: str
-    id: int
-    fragment: int = 0
-    fragments: int = 1
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A text that the subject has read: t tokens, and raw activations `(t, d)`."""
+    """What the subject has read: t tokens, and raw activations `(t, d)`."""
 
     tokens: list[Token]
     vectors: NDArray[np.float32]
@@ -82,28 +72,37 @@ class Served:
         """What `work` returns, done by the engine's thread."""
         return await asyncio.wrap_future(self.engine.call(work))
 
-    async def ids(self, text: str, special_tokens: SpecialTokens) -> list[int]:
-        """Token ids of a text that is no longer than is allowed; HTTPException 422 else."""
-        from nlakit.core.prompts import document_ids
-
-        tokenizer = self.nla.subject.tokenizer
-        found = await self.do(lambda: document_ids(tokenizer, text, special_tokens))
-        limit = min(self.longest, self.nla.subject.positions or self.longest)
-        if len(found) > limit:
+    async def tokens(self, what: Read, special_tokens: SpecialTokens) -> Tokens:
+        """Tokens of a text or conversation. HTTPException 400 for messages that cannot be read, 422
+        for more tokens than are allowed."""
+        subject, template = self.nla.subject, self.nla.contract.nlakit.chat_template
+        try:
+            # By the name that may be told: errors bear it.
+            found = await self.do(
+                lambda: tokens_of(subject.tokenizer, what, special_tokens, template, self.model_id)
+            )
+        except NlakitError as error:
+            raise HTTPException(422 if isinstance(what, str) else 400, error.what) from error
+        limit = min(self.longest, subject.positions or self.longest)
+        if len(found.ids) > limit:
             raise HTTPException(
-                422, f"the text has {len(found)} tokens; this pair reads at most {limit}"
+                422, f"the text has {len(found.ids)} tokens; this pair reads at most {limit}"
             )
         return found
 
-    async def tokens(self, ids: Sequence[int]) -> list[Token]:
+    async def described(self, tokens: Tokens) -> list[Token]:
         tokenizer = self.nla.subject.tokenizer
-        return await self.do(lambda: fragments(tokenizer, ids))
+        return await self.do(lambda: tokens.described(tokenizer))
 
-    async def read(self, text: str, special_tokens: SpecialTokens) -> Reading:
-        """Tokens and activations of a text. Raises HTTPException 422 for one that is too long."""
-        await self.ids(text, special_tokens)  # its length, before the subject reads it
-        ids, vectors = await asyncio.wrap_future(self.engine.activations(text, special_tokens))
-        return Reading(await self.tokens(ids), vectors)
+    async def read(self, what: Read, special_tokens: SpecialTokens) -> Reading:
+        """Tokens and activations. Raises what `tokens` raises."""
+        tokens = await self.tokens(what, special_tokens)  # its length, before the subject reads it
+        if isinstance(what, str):
+            _, vectors = await asyncio.wrap_future(self.engine.activations(what, special_tokens))
+        else:
+            every = range(len(tokens.ids))
+            _, _, vectors = await self.do(lambda: self.nla.activations(what, every, special_tokens))
+        return Reading(await self.described(tokens), vectors)
 
     def decoding(self, temperature: float, max_new_tokens: int, seed: int) -> Decoding:
         """The pair's own way of writing, at a temperature; never longer than its own limit."""
@@ -150,18 +149,3 @@ class Served:
             return
         for (_, _, future), score, floor in zip(taken, scores, floors, strict=True):
             future.set_result(Scored(score, floor))
-
-
-def fragments(tokenizer: Any, ids: Sequence[int]) -> list[Token]:
-    """Tokens as they are shown: those that make up one character bear it together."""
-    made: list[Token] = []
-    while (at := len(made)) < len(ids):
-        for end in range(at + 1, min(at + LOOKAHEAD, len(ids)) + 1):
-            text = tokenizer.decode(list(ids[at:end]))
-            if BROKEN not in text:
-                break
-        else:
-            text, end = tokenizer.decode(list(ids[at : at + 1])), at + 1
-        count = end - at
-        made += [Token(text, ids[at + part], part, count) for part in range(count)]
-    return made

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
+from nlakit.core.text.messages import Conversation
+from nlakit.models.use.reading import Read
 from nlakit.serve.api.wire import TextRequest
 from nlakit.serve.metrics import Metrics
 from nlakit.serve.pairs import Served
@@ -39,14 +41,15 @@ def named_pair(request: Request, model: str | None, source: str | None) -> Serve
     raise HTTPException(404, "no such model and source; GET /api/nla/sources lists them")
 
 
-def text_of(asked: TextRequest) -> str:
-    """The text of a request. HTTPException 400 without one."""
+def words_of(asked: TextRequest) -> Read:
+    """The conversation of a request, or its text. HTTPException 400 without either."""
     if asked.messages:
-        raise HTTPException(422, "messages are not read yet; send the templated text as `text`")
+        return Conversation(
+            [one.model_dump(exclude_none=True) for one in asked.messages],
+            bool(asked.add_generation_prompt), asked.continue_final_message, asked.enable_thinking,
+        )  # fmt: skip
     if not asked.text:
         raise HTTPException(400, "Provide either `text` or `messages`.")
-    if not asked.text.strip():
-        raise HTTPException(422, "the text is empty")
     return asked.text
 
 
@@ -64,7 +67,3 @@ def places(positions: list[int] | None, tokens: int, most: int, reverse: bool) -
             "name some in `positions`",
         )
     return found[::-1] if reverse else found
-
-
-def without_none(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}

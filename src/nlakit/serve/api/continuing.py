@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 
 import torch
 
-from nlakit.core.text.characters import BROKEN
+from nlakit.core.text.characters import BROKEN, LONGEST, spelled
 from nlakit.models.decode import Decoding, Running, Text
 from nlakit.models.subject import decoder_of
+from nlakit.models.use.reading import Token, Tokens
 from nlakit.serve.answers import event
-from nlakit.serve.api.wire import TokenInfo, TokenizeResponse, token_fields
-from nlakit.serve.pairs import LOOKAHEAD, Served, Token
+from nlakit.serve.api.wire import TokenInfo, TokenizeResponse
+from nlakit.serve.pairs import Served
 
 
-def info_of(token: Token, position: int) -> TokenInfo:
-    return TokenInfo.model_validate(token_fields(token, position))
+def info_of(token: Token) -> TokenInfo:
+    return TokenInfo.model_validate(vars(token))
 
 
 class Continuation:
@@ -23,10 +24,10 @@ class Continuation:
     positions do."""
 
     def __init__(
-        self, served: Served, prompt: Sequence[int], count: int, temperature: float, seed: int
+        self, served: Served, prompt: Tokens, count: int, temperature: float, seed: int
     ) -> None:
-        self.served, self.prompt = served, list(prompt)
-        room = (served.nla.subject.positions or len(prompt) + count) - len(prompt)
+        self.served, self.words, self.prompt = served, prompt, prompt.ids
+        room = (served.nla.subject.positions or len(self.prompt) + count) - len(self.prompt)
         self.text = Text(Decoding(max(min(count, room), 0), temperature, seed))
         self.running: Running | None = None
 
@@ -44,17 +45,19 @@ class Continuation:
         return not self.text.ended
 
     async def tokens(self) -> AsyncGenerator[TokenInfo]:
-        """The new tokens; those of one character come together."""
-        going, told = True, 0
+        """The new tokens, in a conversation the assistant's; those of one character together."""
+        tokenizer, told, going = self.served.nla.subject.tokenizer, 0, True
+        whose = {} if self.words.spans is None else {"role": "assistant", "section": "content"}
         while going:
             going = await self.served.do(self._step)
-            while told < len(self.text.ids):
-                pending = self.text.ids[told:]
-                first = (await self.served.tokens(pending))[0]
-                if BROKEN in first.text and going and len(pending) < LOOKAHEAD:
+            while pending := self.text.ids[told:]:
+                shown = await self.served.do(lambda ids=pending: spelled(tokenizer, ids))
+                text, _, count = shown[0]
+                if BROKEN in text and going and len(pending) < LONGEST:
                     break
-                for token in (await self.served.tokens(pending))[: first.fragments]:
-                    yield info_of(token, len(self.prompt) + told)
+                for part in range(count):
+                    at = len(self.prompt) + told
+                    yield info_of(Token(at, self.text.ids[told], text, part, count, **whose))
                     told += 1
 
     async def _full_text(self) -> str:
@@ -62,8 +65,7 @@ class Continuation:
         return await self.served.do(lambda: tokenizer.decode(ids, skip_special_tokens=False))
 
     async def _prompt(self) -> list[TokenInfo]:
-        found = await self.served.tokens(self.prompt)
-        return [info_of(token, at) for at, token in enumerate(found)]
+        return [info_of(token) for token in await self.served.described(self.words)]
 
     async def whole(self) -> TokenizeResponse:
         """Prompt and continuation together."""

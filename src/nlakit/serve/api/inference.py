@@ -10,7 +10,7 @@ import torch
 from fastapi import APIRouter, Response
 
 from nlakit.serve.answers import EventStream, answer, event
-from nlakit.serve.api.asked import Counted, Pair, places, text_of
+from nlakit.serve.api.asked import Counted, Pair, places, words_of
 from nlakit.serve.api.continuing import Continuation, info_of
 from nlakit.serve.api.examples import documented
 from nlakit.serve.api.wire import (
@@ -33,7 +33,6 @@ from nlakit.serve.api.wire import (
     TokenActivation,
     TokenizeResponse,
     scores_of,
-    token_fields,
 )
 from nlakit.serve.api.writing import Part, Writing, Written
 from nlakit.serve.pairs import Reading, Served
@@ -67,23 +66,22 @@ async def server(served: Pair) -> Response:
 @router.post("/tokenize", **documented("tokenize", TokenizeResponse))
 async def tokenize(asked: TextRequest, served: Pair) -> Response:
     """The tokens of a text, with the characters that several of them make up."""
-    text = text_of(asked)
-    ids = await served.ids(text, asked.special_tokens)
-    tokens = [info_of(token, at) for at, token in enumerate(await served.tokens(ids))]
-    return answer(TokenizeResponse(tokens=tokens, prompt_length=len(tokens), text=text))
+    tokens = await served.tokens(words_of(asked), asked.special_tokens)
+    infos = [info_of(token) for token in await served.described(tokens)]
+    return answer(TokenizeResponse(tokens=infos, prompt_length=len(infos), text=tokens.text))
 
 
 @router.post("/extract", **documented("extract", ExtractResponse))
 async def extract(asked: TextRequest, served: Pair) -> Response:
     """The raw activation of each token, at the layer that the pair reads."""
-    reading = await served.read(text_of(asked), asked.special_tokens)
+    reading = await served.read(words_of(asked), asked.special_tokens)
     places(None, len(reading.tokens), POSITIONS, reverse=False)
     rows = [
         TokenActivation(
-            token=token.text, token_id=token.id, position=at, activation=vector.tolist(),
-            l2_norm=float(np.linalg.norm(vector)),
+            token=token.token, token_id=token.token_id, position=token.position,
+            activation=vector.tolist(), l2_norm=float(np.linalg.norm(vector)),
         )
-        for at, (token, vector) in enumerate(zip(reading.tokens, reading.vectors, strict=True))
+        for token, vector in zip(reading.tokens, reading.vectors, strict=True)
     ]  # fmt: skip
     return answer(ExtractResponse(layer_index=served.nla.contract.layer, tokens=rows))
 
@@ -92,7 +90,7 @@ async def extract(asked: TextRequest, served: Pair) -> Response:
 async def explain(asked: ExplainRequest, served: Pair, metrics: Counted) -> Response:
     """The activations of a text's tokens in words."""
     served.need_av()
-    reading = await served.read(text_of(asked), asked.special_tokens)
+    reading = await served.read(words_of(asked), asked.special_tokens)
     at = places(asked.positions, len(reading.tokens), POSITIONS, asked.reverse)
     decoding = served.decoding(asked.temperature, asked.max_new_tokens, asked.seed)
     writing = Writing(served, metrics, reading.vectors[at], at, decoding)
@@ -123,7 +121,7 @@ async def explain_events(
 def explained(reading: Reading, at: list[int], one: Written) -> ExplainResult:
     position = at[one.at]
     fields: dict[str, Any] = {
-        **token_fields(reading.tokens[position], position), **scores_of(one.scored),
+        **vars(reading.tokens[position]), **scores_of(one.scored),
         "l2_norm": float(np.linalg.norm(reading.vectors[position])), "description": one.text,
     }  # fmt: skip
     return ExplainResult.model_validate(fields)
@@ -180,9 +178,9 @@ async def compare(asked: CompareRequest, served: Pair, metrics: Counted) -> Resp
 @router.post("/completion", **documented("completion", TokenizeResponse, stream=True))
 async def completion(asked: CompletionRequest, served: Pair) -> Response:
     """The subject continues a text."""
-    ids = await served.ids(text_of(asked), asked.special_tokens)
+    prompt = await served.tokens(words_of(asked), asked.special_tokens)
     count = min(asked.completion_tokens, MOST_COMPLETED)
-    going = Continuation(served, ids, count, asked.temperature, asked.seed)
+    going = Continuation(served, prompt, count, asked.temperature, asked.seed)
     if asked.stream:
         return EventStream(going.events())
     return answer(await going.whole())

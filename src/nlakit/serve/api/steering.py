@@ -8,18 +8,28 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from nlakit.serve.answers import answer
-from nlakit.serve.api.asked import named_pair, text_of
+from nlakit.serve.api.asked import named_pair
 from nlakit.serve.api.examples import documented
 from nlakit.serve.api.web import Named
-from nlakit.serve.api.wire import POSITIONS, Description, Seed, Temperature, TextRequest, Wire
+from nlakit.serve.api.wire import (
+    POSITIONS,
+    Description,
+    Seed,
+    SpecialTokens,
+    Temperature,
+    Text,
+    Wire,
+)
 
 router = APIRouter(prefix="/api/nla", tags=["nlakit"])
 
 
-class SteerRequest(Named, TextRequest):
+class SteerRequest(Named):
     """`edited`, or the words to exchange. All of it is one piece of work, and others wait for it:
     the bounds are lower than those of `nlakit steer`."""
 
+    text: Text
+    special_tokens: SpecialTokens = "parse"
     original: Description | None = Field(
         None, description="The explanation that is edited; the pair's own unless given."
     )
@@ -75,12 +85,11 @@ async def steer(asked: SteerRequest, request: Request) -> Response:
     served.need_ar()
     if asked.original is None:
         served.need_av()
-    text = text_of(asked)
-    await served.ids(text, asked.special_tokens)
+    await served.tokens(asked.text, asked.special_tokens)
     own: Any = asked.edit if asked.edited is None else asked.edited
     found = await served.do(
         lambda: served.nla.steer(
-            text, asked.original, own, positions=asked.positions, alphas=asked.alphas,
+            asked.text, asked.original, own, positions=asked.positions, alphas=asked.alphas,
             random=asked.random, seed=asked.seed, window=asked.window,
             new_tokens=asked.new_tokens, temperature=asked.temperature,
             special_tokens=asked.special_tokens,

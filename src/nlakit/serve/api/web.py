@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nlakit.serve.answers import EventStream, answer
-from nlakit.serve.api.asked import Counted, named_pair, places, text_of
+from nlakit.serve.api.asked import Counted, named_pair, places, words_of
 from nlakit.serve.api.continuing import Continuation
 from nlakit.serve.api.examples import documented
 from nlakit.serve.api.inference import explain_events, explained
@@ -67,7 +67,20 @@ class Named(Wire):
     nlaSourceId: str | None = Field(None, max_length=256)  # noqa: N815
 
 
-class WebExplainRequest(Named, TextRequest):
+class WebTextRequest(Named, TextRequest):
+    add_generation_prompt: bool | None = Field(
+        None, description="Unless given: where the last message is not the assistant's."
+    )
+
+    @model_validator(mode="after")
+    def _open(self) -> WebTextRequest:
+        if self.add_generation_prompt is None and self.messages:
+            last = self.messages[-1].role != "assistant"
+            self.add_generation_prompt = last and not self.continue_final_message
+        return self
+
+
+class WebExplainRequest(WebTextRequest):
     positions: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, max_length=POSITIONS)
     temperature: Temperature = 0.7
     stream: bool = False
@@ -78,7 +91,7 @@ class WebExplainResponse(ExplainResponse):
     prompt_length: int
 
 
-class WebCompletionRequest(Named, TextRequest):
+class WebCompletionRequest(WebTextRequest):
     completion_tokens: CompletionTokens = 16
     temperature: Temperature = 0.7
     seed: Seed = 0
@@ -101,7 +114,8 @@ def source_of(served: Served) -> Source:
     nla, model = served.nla, served.model_id
     halves = "a pair" if nla.av and nla.ar else "a verbalizer" if nla.av else "a reconstructor"
     about = f"{halves} over {model}, layer {nla.contract.layer}"
-    can_chat = getattr(nla.subject.tokenizer, "chat_template", None) is not None
+    template = getattr(nla.subject.tokenizer, "chat_template", None)
+    can_chat = bool(template or nla.contract.nlakit.chat_template)
     return Source(
         modelId=model,
         id=served.name,
@@ -122,7 +136,7 @@ async def explain(asked: WebExplainRequest, request: Request, metrics: Counted) 
     """The activations at token positions in words, by position."""
     served = named_pair(request, asked.modelId, asked.nlaSourceId)
     served.need_av()
-    reading = await served.read(text_of(asked), asked.special_tokens)
+    reading = await served.read(words_of(asked), asked.special_tokens)
     at = places(sorted(set(asked.positions)), len(reading.tokens), POSITIONS, reverse=False)
     decoding = served.decoding(asked.temperature, NEW_TOKENS, asked.seed)
     writing = Writing(served, metrics, reading.vectors[at], at, decoding)
@@ -139,9 +153,9 @@ async def explain(asked: WebExplainRequest, request: Request, metrics: Counted) 
 async def completion(asked: WebCompletionRequest, request: Request) -> Response:
     """The subject continues a text; the tokens of both are those that `/api/nla/explain` counts."""
     served = named_pair(request, asked.modelId, asked.nlaSourceId)
-    ids = await served.ids(text_of(asked), asked.special_tokens)
+    prompt = await served.tokens(words_of(asked), asked.special_tokens)
     count = min(asked.completion_tokens, MOST_COMPLETED)
-    going = Continuation(served, ids, count, asked.temperature, asked.seed)
+    going = Continuation(served, prompt, count, asked.temperature, asked.seed)
     whole = await going.whole()
     made = await served.do(lambda: served.nla.subject.tokenizer.decode(going.text.ids))
     return answer(WebCompletionResponse(completion=made, full_text=whole.text, tokens=whole.tokens))

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nlakit.serve.pairs import Scored, Token
+from nlakit.serve.pairs import Scored
 
 CHARACTERS = 65_536
 POSITIONS = 512
@@ -55,7 +55,7 @@ class TextRequest(Wire):
 
     text: Text | None = None
     messages: list[Message] | None = Field(None, max_length=1024)
-    add_generation_prompt: bool = True
+    add_generation_prompt: bool | None = True
     continue_final_message: bool = False
     enable_thinking: bool | None = None
     special_tokens: SpecialTokens = "parse"
@@ -140,7 +140,7 @@ class Span(Wire):
     """Where a token of a conversation belongs; null in a plain text."""
 
     role: str | None = None
-    section: str | None = Field(None, description="header, content, footer or scaffold")
+    section: str | None = Field(None, description="header, content, thinking, footer or scaffold")
     channel: str | None = None
     message_index: int | None = None
 
@@ -249,14 +249,3 @@ def scores_of(found: Scored | None) -> dict[str, object]:
         for one in (found.score, found.floor)
     ]
     return {**both[0], "floor": both[1]}
-
-
-def token_fields(token: Token, position: int) -> dict[str, object]:
-    """The fields of `TokenPlace` and `Fragment`."""
-    return {
-        "token": token.text,
-        "token_id": token.id,
-        "position": position,
-        "fragment_index": token.fragment,
-        "fragment_count": token.fragments,
-    }
