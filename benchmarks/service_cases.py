@@ -15,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode, checks
@@ -30,6 +31,8 @@ CHECKS: list[Any] = [
     checks.content_type_conformance,
     checks.response_schema_conformance,
 ]
+VECTORS = ("activation", "activation_a", "activation_b")
+NAMES = ("modelId", "nlaSourceId")
 SAID = (503, 504)  # what a service says on purpose when it has too much to do
 
 
@@ -60,13 +63,31 @@ def draw(engine: Engine, cases: int, number: int) -> Drawn:
     # A GET has nothing that could be drawn: it is one case.
     asking = [one for one in operations if one.method != "get"]
     each = -(-(cases - len(operations) + len(asking)) // (2 * len(asking)))
+    width = engine.nla.contract.d_model
     for operation in operations:
         for mode in GenerationMode:
-            _draw_of(operation, mode, each, number, drawn)
+            _draw_of(operation, mode, each, number, drawn, width)
     return drawn
 
 
-def _draw_of(operation: Any, mode: GenerationMode, count: int, number: int, drawn: Drawn) -> None:
+def fitting(body: Any, width: int) -> Any:
+    """A request of the pair's width, which no document knows, for the pair that is there."""
+    if not isinstance(body, dict):
+        return body
+
+    def fit(value: Any) -> Any:
+        return np.resize(value, width).tolist() if isinstance(value, list) and value else value
+
+    kept = {name: value for name, value in body.items() if name not in NAMES}
+    vectors = {name: fit(kept[name]) for name in VECTORS if name in kept}
+    if isinstance(kept.get("activations"), list):
+        vectors["activations"] = [fit(value) for value in kept["activations"]]
+    return kept | vectors
+
+
+def _draw_of(
+    operation: Any, mode: GenerationMode, count: int, number: int, drawn: Drawn, width: int
+) -> None:
     if mode is GenerationMode.NEGATIVE and operation.method == "get":
         return  # nothing is sent that could be wrong
 
@@ -77,6 +98,8 @@ def _draw_of(operation: Any, mode: GenerationMode, count: int, number: int, draw
     )  # fmt: skip
     @given(operation.as_strategy(generation_mode=mode))
     def one(case: Any) -> None:
+        if mode is GenerationMode.POSITIVE:
+            case.body = fitting(case.body, width)
         answer = case.call(timeout=600)
         drawn.answers[f"{operation.method.upper()} {operation.path}", answer.status_code] += 1
         try:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,3 +76,23 @@ def test_pairs_are_loaded_and_served(
     assert (seen["names"], seen["queue"]) == (["demo", "demo-2"], 7)
     assert (seen["settings"].token, seen["settings"].seconds) == (SECRET, 5)
     assert seen["place"][0] == "127.0.0.1"
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it(place: Callable[..., Path]) -> None:
+    """As a process of its own: it says where it is, answers there, and ends without a traceback."""
+    place("runs/demo")
+    words = [sys.executable, "-m", "nlakit", "serve", "runs/demo", "--port", "0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **pipes) as running:
+        try:
+            assert running.stdout is not None
+            said = running.stdout.readline()
+            assert said.startswith("serving demo at http://127.0.0.1:")
+            url = said.split()[-1]
+            assert httpx.get(f"{url}/health", timeout=30).json()["pairs"] == ["demo"]
+            running.send_signal(signal.SIGINT)
+            _, err = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert (running.returncode, "Traceback" in err) == (130, False), err

@@ -49,6 +49,14 @@ def test_rows_that_finish_leave_the_others_alone(toy_subject: Any, vectors: np.n
         assert row == (tokens[: ends[0]] if ends else tokens)
 
 
+def test_the_coldest_text_is_the_greedy_one(toy_subject: Any, vectors: np.ndarray) -> None:
+    """Logits over next to nothing are infinite, and a draw among those would end every text."""
+    av = build_av(toy_subject)
+    greedy = draw(av, vectors, [], Decoding(8))
+    for temperature in (1e-9, 1e-40, 1e-300):
+        assert draw(av, vectors, [], Decoding(8, temperature=temperature)) == greedy
+
+
 def test_no_ngram_twice(toy_subject: Any, vectors: np.ndarray) -> None:
     av = build_av(toy_subject)
     for row in draw(av, vectors, [], Decoding(40, no_repeat_ngram=2)):

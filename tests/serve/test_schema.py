@@ -77,3 +77,4 @@ def test_what_is_drawn_from_it_is_answered_as_it_says(
     assert drawn.cases >= 120
     assert drawn.answers["POST /tokenize", 200] > 0
     assert drawn.answers["POST /tokenize", 422] > 0
+    assert drawn.answers["POST /score", 200] > 0

@@ -15,6 +15,8 @@ from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWin
 from nlakit.models.head import head_of
 from nlakit.models.precision import check_finite
 
+COLDEST = 1e-6  # a temperature; logits divided by less leave the range of float32
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -125,7 +127,8 @@ class Running:
         tokens = logits.max(dim=-1).indices  # five times faster than argmax in bfloat16
         for at, text in enumerate(texts):
             if generator := self._generators.get(text):
-                chances = torch.softmax(logits[at].float() / text.decoding.temperature, dim=-1)
+                heat = max(text.decoding.temperature, COLDEST)
+                chances = torch.softmax(logits[at].float() / heat, dim=-1)
                 tokens[at] = torch.multinomial(chances, 1, generator=generator)[0]
         for text, token in zip(texts, tokens.tolist(), strict=True):
             self._append(text, token)

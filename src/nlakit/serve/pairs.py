@@ -18,7 +18,7 @@ from nlakit.errors import NlakitError
 from nlakit.models.decode import Decoding
 from nlakit.models.nla import NLA
 from nlakit.models.records import Score
-from nlakit.models.use.reading import Read, SpecialTokens, Token, Tokens, tokens_of
+from nlakit.models.using.reading import Read, SpecialTokens, Token, Tokens, tokens_of
 from nlakit.serve.engine import Engine
 
 T = TypeVar("T")

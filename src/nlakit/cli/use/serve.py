@@ -23,7 +23,7 @@ from nlakit.cli.use.pair import (
     Precision,
     load_pair,
 )
-from nlakit.errors import ConfigError, ModelError
+from nlakit.errors import ConfigError, ExitCode, ModelError
 
 if TYPE_CHECKING:
     from nlakit.serve.engine import Engine
@@ -128,7 +128,10 @@ def run(
         create_app(engines, settings, explored), log_level="warning", access_log=False,
         server_header=False, ws="none", timeout_graceful_shutdown=5,
     )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[place])
+    try:
+        uvicorn.Server(config).run(sockets=[place])
+    except KeyboardInterrupt:  # it has answered what it could, and says so once more
+        raise typer.Exit(ExitCode.STOPPED) from None
 
 
 def check_installed() -> None:

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from nlakit.models.decode import _end_ids
+from nlakit.models.decode import COLDEST, _end_ids
 from nlakit.models.families import active_stream, changed_output
 from nlakit.models.head import head_of
 from nlakit.models.precision import check_finite
@@ -199,7 +199,7 @@ def _chosen(
 ) -> torch.Tensor:
     if temperature == 0:
         return logits.max(dim=-1).indices
-    chances = torch.softmax(logits.float() / temperature, dim=-1)
+    chances = torch.softmax(logits.float() / max(temperature, COLDEST), dim=-1)
     drawn = [
         torch.multinomial(row, 1, generator=one) for row, one in zip(chances, draws, strict=True)
     ]

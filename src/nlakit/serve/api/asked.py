@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
 from nlakit.core.text.messages import Conversation
-from nlakit.models.use.reading import Read
+from nlakit.models.using.reading import Read
 from nlakit.serve.api.wire import TextRequest
 from nlakit.serve.metrics import Metrics
 from nlakit.serve.pairs import Served

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import torch
 
 from nlakit.core.text.characters import BROKEN, LONGEST, spelled
 from nlakit.models.decode import Decoding, Running, Text
 from nlakit.models.subject import decoder_of
-from nlakit.models.use.reading import Token, Tokens
+from nlakit.models.using.reading import Token, Tokens
 from nlakit.serve.answers import event
 from nlakit.serve.api.wire import TokenInfo, TokenizeResponse
 from nlakit.serve.pairs import Served
@@ -47,7 +48,9 @@ class Continuation:
     async def tokens(self) -> AsyncGenerator[TokenInfo]:
         """The new tokens, in a conversation the assistant's; those of one character together."""
         tokenizer, told, going = self.served.nla.subject.tokenizer, 0, True
-        whose = {} if self.words.spans is None else {"role": "assistant", "section": "content"}
+        whose: dict[str, Any] = (
+            {} if self.words.spans is None else {"role": "assistant", "section": "content"}
+        )
         while going:
             going = await self.served.do(self._step)
             while pending := self.text.ids[told:]:
