@@ -5,8 +5,8 @@ python scripts/package_texts.py texts.jsonl
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -23,7 +23,13 @@ def texts() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-if __name__ == "__main__":
-    with Path(sys.argv[1]).open("w", encoding="utf-8") as file:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    with parser.parse_args().out.open("w", encoding="utf-8") as file:
         for name, text in texts().items():
             file.write(json.dumps({"id": name, "text": text, "kind": "package"}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

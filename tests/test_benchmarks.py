@@ -147,6 +147,7 @@ TOYS: dict[str, Toy | str] = {
     "scripts/make_box_rows.py": Toy(
         ("runs/box-rows",), {"TRAINING_DOCUMENTS": 4}, ("src/nlakit/box/rows/test.parquet",)
     ),
+    "scripts/package_texts.py": Toy(("texts.jsonl",), writes=("texts.jsonl",)),
     "scripts/record_evaluation.py": Toy(
         ("EVAL", "--name", "toy", "--command", "c", "--took", "t"), writes=("docs/results/toy.md",)
     ),
