@@ -114,6 +114,27 @@ def test_the_subject_guesses_what_it_guesses(pair: Pair) -> None:
     assert [one.chance for one in found] == pytest.approx(chances.topk(8).values.tolist())
 
 
+def test_words_are_marked_by_how_they_recur() -> None:
+    samples = ["A whale and a letter.", "A whale again.", "The whale.", "Nothing."]
+    found = readouts.recurring("A passage on whale and harbour.", samples, [])
+    assert "".join(one.text for one in found) == "A passage on whale and harbour."
+    levels = {one.text: one.level for one in found}
+    assert levels["whale"] == "again" and levels["harbour"] == "alone"
+
+
+def test_marks_come_with_what_they_are_worth(pair: Pair, tmp_path: Path) -> None:
+    assert pair.worth is None
+    figure = {"auc": {"samples": {"mean": 0.67, "low": 0.6, "high": 0.7}}}
+    results = RESULTS | {"parts": {"recurrence": {"detail": {"figure": figure}}}}
+    known = Pair("known", pair.engine, beside(tmp_path / "known", pair.nla, results))
+    assert known.worth == figure
+
+    async def controls() -> int:
+        return len(await known.controls(""))
+
+    assert asyncio.run(controls()) == 8
+
+
 def test_who_leaves_takes_the_rest_with_him(pair: Pair) -> None:
     async def leave() -> int:
         reading = await pair.read("A whale rises near mark 7.", "text")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from nlakit.core.text.messages import Conversation
 from nlakit.errors import ContractError
 from nlakit.models.nla import NLA
 from nlakit.serve.engine import Engine
@@ -125,7 +126,34 @@ def test_all_tokens_are_explained_with_progress(client: TestClient, nla: NLA) ->
     assert {name for name, _ in parts} == {"progress"} and last == "done"
     rows = json.loads(post(client, "export", **{"as": "json"}))["rows"]
     assert [row["explanation"] for row in rows] == alone
-    assert "every token is explained" in post(client, "all", 400)
+    assert "explained already" in post(client, "all", 400)
+
+
+def test_the_tokens_worth_reading_are_explained(client: TestClient, nla: NLA) -> None:
+    wanted = sorted(one.position for one in nla.rank(TEXT, "change", 4))
+    stream_of(client, post(client, "all", by="change", top=4))
+    rows = json.loads(post(client, "export", **{"as": "json"}))["rows"]
+    assert [row["position"] for row in rows] == wanted
+    assert "ranked by a criterion" in post(client, "all", 400, by="luck")
+
+
+def test_a_conversation_is_read_by_its_turns(client: TestClient, nla: NLA) -> None:
+    talk = "user: Why?\nassistant: So it <b>goes</b>."
+    html = post(client, "read", typed=talk, kind="conversation")
+    assert re.findall(r'class="voice">(\w+)<', html) == [
+        "template", "user", "template", "assistant", "template",
+    ][: html.count('class="voice"')]  # fmt: skip
+    said = [{"role": "user", "content": "Why?"},
+            {"role": "assistant", "content": "So it <b>goes</b>."}]  # fmt: skip
+    told = Conversation(said, template="plain")
+    alone = [item.explanation for item in nla.explain(told, "all")]
+    about = {"text": talk, "kind": "conversation"}
+    stream_of(client, post(client, "all", **about))
+    rows = json.loads(post(client, "export", **about, **{"as": "json"}))["rows"]
+    assert [row["explanation"] for row in rows] == alone
+    as_json = post(client, "read", typed=json.dumps(said), kind="conversation")
+    assert as_json.count('class="voice"') == html.count('class="voice"')
+    assert "no conversation" in post(client, "read", 400, typed="Why?", kind="conversation")
 
 
 def test_a_broken_stream_goes_on_with_the_rest(client: TestClient) -> None:
@@ -147,7 +175,8 @@ def test_what_stands_behind_an_explanation(client: TestClient) -> None:
     assert near.count("<li>") == 5 and "the mean over all rows is" in near
     assert not re.search(r"<b>an</b>", near)
     assert 'class="carries-' in post(client, "part/words", at=3)
-    assert post(client, "samples", at=3, count=2).count("<li>") == 2
+    samples = post(client, "samples", at=3, count=2)
+    assert samples.count("<li>") == 2 and "was not measured for this pair" in samples
     assert "no such part" in post(client, "part/else", 400, at=3)
 
 

@@ -42,4 +42,11 @@ EXAMPLES = (
         "text",
         "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is",
     ),
+    Example(
+        "A conversation",
+        "conversation",
+        "user: My sourdough does not rise. What am I doing wrong?\n"
+        "assistant: Most often the starter is too young or the kitchen too cold. Feed it twice a"
+        " day for a week, and let the dough stand where it is warm.\n",
+    ),
 )  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,15 +16,21 @@ from numpy.typing import NDArray
 
 from nlakit.core.metrics import cosine, fve_rows, unit
 from nlakit.core.text.characters import LONGEST, last_tokens
+from nlakit.core.text.messages import Conversation
+from nlakit.core.text.recurrence import TEMPERATURE
+from nlakit.core.text.recurrence import Told as Heard
 from nlakit.errors import DataError, NlakitError
 from nlakit.evaluate.conditions import unrelated
+from nlakit.evaluate.parts.recurrence import recurrence_figure
 from nlakit.files.rows import TableRows, rows_of_file
 from nlakit.files.text import read_record
 from nlakit.models.foreign.folders import find_halves
 from nlakit.models.nla import NLA
+from nlakit.models.using.explaining import CONTROLS, random_directions
 from nlakit.publish.report.numbers import interval, num
 from nlakit.run.folder import FOLDERS
 from nlakit.serve.engine import Engine
+from nlakit.serve.pages.talk import conversation_of
 
 T = TypeVar("T")
 TOKENS = 2_048  # chips on a page
@@ -74,14 +81,23 @@ class Told:
 
 @dataclass
 class Reading:
-    """A text that the subject has read: t token ids, their texts, raw activations `(t, d)`."""
+    """A text that the subject has read: t token ids, their texts, raw activations `(t, d)`.
+
+    what: the text, or the conversation that it holds; filled: as the subject read it. spoken: the
+    tokens that are explained with all. voices: whose each token is, in a conversation; where its
+    template stands, `template`.
+    """
 
     pair: Pair
     kind: str
     text: str
+    what: str | Conversation
+    filled: str
     ids: list[int]
     tokens: list[str]
     vectors: NDArray[np.float32]
+    spoken: list[int]
+    voices: list[str] | None = None
     told: dict[int, Told] = field(default_factory=dict)
 
     def check(self, at: int) -> int:
@@ -112,6 +128,7 @@ class Pair:
         self.name, self.engine = name, engine
         self.nla: NLA = engine.nla
         self.folder = _folder(source) if source is not None else None
+        self._controls: list[Heard] | None = None
         self._readings: OrderedDict[tuple[str, str], Reading] = OrderedDict()
 
     async def do(self, work: Callable[[], T]) -> T:
@@ -196,20 +213,29 @@ class Pair:
         """
         key = (kind, text)
         if key not in self._readings:
-            ids, vectors = await asyncio.wrap_future(self.engine.activations(text))
-            if len(ids) > TOKENS:
-                raise DataError(
-                    "the text is too long for a page",
-                    found=f"{len(ids)} tokens, {TOKENS} at most",
-                    do="give a part of it; nlakit explain reads longer ones",
-                )
-            tokens = await self.do(lambda: self._spelled(ids))
-            self._readings[key] = Reading(self, kind, text, list(ids), tokens, vectors)
+            self._readings[key] = await self.do(lambda: self._read(text, kind))
         self._readings.move_to_end(key)
         found = self._readings[key]
         while sum(len(one.ids) for one in self._readings.values()) > max(HELD, len(found.ids)):
             self._readings.popitem(last=False)
         return found
+
+    def _read(self, text: str, kind: str) -> Reading:
+        what = conversation_of(self.nla, text) if kind == "conversation" else text
+        made = self.nla.tokens(what)
+        if len(made.ids) > TOKENS:
+            raise DataError(
+                "the text is too long for a page",
+                found=f"{len(made.ids)} tokens, {TOKENS} at most",
+                do="give a part of it; nlakit explain reads longer ones",
+            )
+        every = list(range(len(made.ids)))
+        vectors = self.nla.activations(what, every)[2]
+        voices = None if made.spans is None else [str(one.voice) for one in made.spans]
+        tokens, spoken = self._spelled(made.ids), made.places("all")
+        return Reading(
+            self, kind, text, what, made.text, made.ids, tokens, vectors, spoken, voices
+        )  # fmt: skip
 
     def _spelled(self, ids: Sequence[int]) -> list[str]:
         """Each token's text."""
@@ -217,6 +243,37 @@ class Pair:
         return [
             last_tokens(tokenizer, ids[max(0, at - LONGEST) : at + 1]) for at in range(len(ids))
         ]
+
+    async def controls(self, client: str) -> list[Heard]:
+        """What the AV says of random directions: words that it says of anything."""
+        if self._controls is None:
+            norm = float(np.linalg.norm(self.nla.mean)) if self.nla.mean is not None else 1.0
+            norm = self.nla.contract.nlakit.activation_norm or norm
+            drawn = random_directions(CONTROLS, self.nla.contract.d_model, norm, 0)
+            texts = await self.draw(drawn, range(-1, -1 - CONTROLS, -1), client)
+            self._controls = [Heard.of(text) for text in texts]
+        return self._controls
+
+    async def draw(self, vectors: NDArray[Any], rows: Sequence[int], client: str) -> list[str]:
+        """Texts of raw vectors `(n, d)` drawn at temperature 1, keyed by `rows`. Who leaves takes
+        all of them out; raises Busy if the queue is full."""
+        assert self.nla.av is not None, "a pair without an AV is not shown"
+        decoding = replace(self.nla.av.decoding(), temperature=TEMPERATURE, seed=0)
+        waiting: list[Future[str]] = []
+        try:
+            for vector, row in zip(vectors, rows, strict=True):
+                waiting.append(
+                    self.engine.submit(vector, decoding=decoding, row=row, client=client)
+                )
+            return list(await asyncio.gather(*map(asyncio.wrap_future, waiting)))
+        finally:
+            for one in waiting:
+                one.cancel()
+
+    @cached_property
+    def worth(self) -> Mapping[str, Any] | None:
+        """What the recurrence of words is worth for this pair, as its evaluation measured it."""
+        return recurrence_figure(self.results) if self.results else None
 
     @cached_property
     def opening(self) -> Opening:

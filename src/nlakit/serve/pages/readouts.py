@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from nlakit.core.metrics import cosine
+from nlakit.core.text.recurrence import Told as Heard
+from nlakit.core.text.recurrence import marks
 from nlakit.core.text.transforms import without_each
 from nlakit.evaluate.parts.attribution import MAX_WORDS, pieces
 from nlakit.evaluate.parts.readouts import holds_subject, logit_lens
@@ -155,3 +157,23 @@ def related(one: tuple[Reading, int], other: tuple[Reading, int]) -> Related:
     crossed = [pair.marks(vectors, [text, text]) for text in texts]
     rows = [[mark for mark in row if mark is not None] for row in crossed]
     return Related(told, names, pair.measure, float(directions[0] @ directions[1]), rows)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of an explanation. level: `again` where at least half of the samples say it too,
+    `alone` where fewer than a quarter do, else empty."""
+
+    text: str
+    level: str
+
+
+def recurring(text: str, samples: Sequence[str], controls: Sequence[Heard]) -> list[Piece]:
+    """An explanation cut at its words, marked by how they recur in samples for the same token;
+    `controls`: what is said of random directions, whose words say nothing of any token."""
+    pieces, last = [], 0
+    for one in marks(text, samples, (), controls):
+        if one.level is not None and one.start >= last:
+            pieces += [Piece(text[last : one.start], ""), Piece(one.text, one.level)]
+            last = one.end
+    return [*pieces, Piece(text[last:], "")]

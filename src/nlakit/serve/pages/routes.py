@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -12,14 +11,13 @@ from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 
 from nlakit.errors import DataError, NlakitError
-from nlakit.models.decode import Decoding
 from nlakit.serve.engine import Busy
 from nlakit.serve.pages import readouts, streams
 from nlakit.serve.pages.examples import EXAMPLES
 from nlakit.serve.pages.explorer import Explorer
 from nlakit.serve.pages.export import exported
 from nlakit.serve.pages.forms import Fields, Pane, Refused, posted, view_of
-from nlakit.serve.pages.pairs import Reading, Told
+from nlakit.serve.pages.pairs import TOKENS, Reading, Told
 from nlakit.serve.pages.shown import HEADERS, page, render
 from nlakit.serve.pages.streams import Job, Stream
 
@@ -152,12 +150,17 @@ async def explain(request: Request) -> HTMLResponse:
 
 @router.post("/all")
 async def every(request: Request) -> HTMLResponse:
-    """All tokens that are not explained yet."""
+    """All tokens that are spoken and not explained yet, or those that a criterion puts first."""
     fields = await posted(request)
     reading = await held(request, fields)
-    places = [at for at in range(len(reading.ids)) if at not in reading.told]
+    places, by = reading.spoken, fields.get("by")
+    if by:
+        top, nla = fields.number("top", 1, TOKENS, 10), reading.pair.nla
+        ranked = await reading.pair.do(lambda: nla.rank(reading.what, by, top))  # type: ignore[arg-type]
+        places = [one.position for one in ranked]
+    places = [at for at in places if at not in reading.told]
     if not places:
-        raise DataError("every token is explained already", do="choose another text")
+        raise DataError("these tokens are explained already", do="choose others")
     ticket = explorer_of(request).jobs.add(Job(reading, places, fields.side, client_of(request)))
     values = {"base": base_of(request), "side": fields.side, "reading": reading}
     return page("many", ticket=ticket, waiting=len(places), **values)
@@ -244,23 +247,16 @@ async def samples(request: Request) -> HTMLResponse:
     reading = await held(request, fields)
     at = reading.check(fields.number("at", 0, 10**8))
     count = fields.number("count", 1, SAMPLES, 4)
-    pair, engine = reading.pair, reading.pair.engine
-    assert pair.nla.av is not None, "a pair without an AV is not shown"
-    usual = pair.nla.av.decoding()
-    decoding = Decoding(usual.max_new_tokens, 1.0, 0, usual.no_repeat_ngram)
-    vector, client = reading.vectors[at], client_of(request)
-    waiting = []
-    try:
-        for row in range(count):
-            waiting.append(engine.submit(vector, decoding=decoding, row=row, client=client))
-        texts = await asyncio.gather(*map(asyncio.wrap_future, waiting))
-    finally:
-        for one in waiting:
-            one.cancel()
+    pair, client = reading.pair, client_of(request)
     same = reading.vectors[[at] * count]
+    texts = await pair.draw(same, range(count), client)
     marks = await pair.do(lambda: pair.marks(same, texts))
+    recurring = None
+    if pair.worth is not None:
+        text, controls = _told(reading, at).explanation, await pair.controls(client)
+        recurring = readouts.recurring(text, texts, controls)
     found = list(zip(texts, marks, strict=True))
-    return page("samples", found=found, measure=pair.measure)
+    return page("samples", found=found, recurring=recurring, worth=pair.worth, measure=pair.measure)
 
 
 @router.post("/edit")
@@ -292,7 +288,12 @@ async def steer(request: Request) -> HTMLResponse:
     nla, every = reading.pair.nla, fields.get("where") == "all"
     found = await reading.pair.do(
         lambda: nla.steer(
-            reading.text, before, after, positions="all" if every else [at], alphas=(size,)
+            reading.filled,
+            before,
+            after,
+            positions="all" if every else [at],
+            alphas=(size,),
+            special_tokens=None if reading.voices is None else "parse",
         )
     )
     return page("steered", found=found, one=found.sizes[0], every=every)

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from nlakit.publish.report.numbers import num, percent
+from nlakit.publish.report.numbers import interval, num, percent
 from nlakit.serve.pages.pairs import LEVELS, Marks
 
 SERVE = Path(__file__).parents[1]
@@ -48,7 +48,7 @@ def templates() -> Environment:
     )
     made.filters |= {
         "num": num, "percent": percent, "chip": on_chip, "named": named, "said": said, "bar": bar,
-        "tail": tail, "average": fmean,
+        "tail": tail, "average": fmean, "interval": interval,
     }  # fmt: skip
     made.globals |= {"legend": LEGEND, "width": WIDTH}
     return made
