@@ -105,6 +105,7 @@ def shortly(module: ModuleType, patch: Patch) -> None:
 FLOAT32 = {"subject": {"dtype": "float32"}}
 TOYS: dict[str, Toy | str] = {
     "benchmarks/audit.py": Toy(("--rows", "200", "--json", "OUT"), {"": in_process}, ("OUT",)),
+    "benchmarks/batch.py": Toy(("--rows", "64", "--out", "OUT"), writes=("OUT",)),
     "benchmarks/coverage.py": Toy(("--simulations", "3", "--out", "c.md"), writes=("c.md",)),
     "benchmarks/fuzz.py": Toy(
         ("--cases", "1", "--out", "OUT"), {"": in_this_place}, ("OUT",)
