@@ -139,6 +139,7 @@ TOYS: dict[str, Toy | str] = {
         ("--pair", "demo", "--rows", "demo/05_tables/test.parquet", "--random", "3", "--others",
          "1", "--json", "OUT", "--out", "s.md"), {"": few_edits}, ("OUT", "s.md"),
     ),
+    "benchmarks/where.py": Toy(("eval", "--rows", "6", "--out", "where.md"), writes=("where.md",)),
     "examples/llama_server.py": "serves a model; tests/data/labels/services/test_real_server.py",
     "examples/roundtrip.py": Toy(),
     "scripts/build_demo_corpus.py": Toy(

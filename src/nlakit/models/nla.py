@@ -197,7 +197,7 @@ class NLA:
     def rank(
         self,
         what: Read,
-        by: Criterion = "surprise",
+        by: Criterion,
         top: int = 10,
         *,
         special_tokens: SpecialTokens | None = None,

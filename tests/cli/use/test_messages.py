@@ -38,6 +38,7 @@ def test_a_file_and_its_options_are_conversations(tmp_path: Path) -> None:
         (("text", "--no-thinking"), "give --messages FILE"),
         (("text", "--messages", "talk.json"), "give a text, --vectors, --sae or --messages"),
         (("text", "--by", "depth"), "unknown --by; found: depth; do: entropy, surprise"),
+        (("text", "--top", "3"), "--top needs --by"),
         (("text", "--top", "3", "--all"), "leave out the others"),
         (("--vectors", "v.npy", "--top", "3"), "leave out the others"),
     ],

@@ -74,11 +74,11 @@ def test_tokens_are_ranked_and_explained(nla: NLA, by: Any) -> None:
 def test_a_long_text_is_refused_or_read_in_windows(nla: NLA) -> None:
     message = r"found: 625 tokens, 512 positions.*do: read it in windows \(--window\)"
     with pytest.raises(DataError, match=message):
-        nla.rank(LONG)
+        nla.rank(LONG, "change")
     with pytest.raises(DataError, match=message):
         nla.explain(LONG)
     with pytest.raises(DataError, match="600 tokens, 512 positions"):
-        nla.rank(LONG, window=601)
+        nla.rank(LONG, "change", window=601)
     ids, places, vectors = nla.activations(LONG, window=512)
     assert places == list(range(625)) and vectors.shape == (625, D)
     # The BOS takes room in each window: 511 tokens, and the next begins 255 before its end.
@@ -99,7 +99,7 @@ def test_what_cannot_be_ranked_is_said(nla: NLA) -> None:
     with pytest.raises(ConfigError, match="ranked by a criterion"):
         nla.rank(TEXT, "depth")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="ranked by a criterion"):
-        nla.rank(TEXT, top=0)
+        nla.rank(TEXT, "change", 0)
     nla.mean = None
     with pytest.raises(ContractError, match="no mean unit vector"):
-        nla.rank(TEXT)
+        nla.rank(TEXT, "change")

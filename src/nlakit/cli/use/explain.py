@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from nlakit.models.nla import NLA
     from nlakit.models.using.reading import Positions
 
-DEFAULT_BY = "surprise"
 By = Annotated[
     str | None,
     typer.Option(
         metavar="entropy|surprise|change|spread",
         help="how --top chooses: how open the next token is, how unexpected this one, how far the "
-        f"activation turned, how unlike the mean it is; {DEFAULT_BY} unless given",
+        "activation turned, how unlike the mean it is. On held-out tokens of the pair in the box "
+        "the spread alone goes with better explanations: rho 0.29 [0.04, 0.54]",
     ),
 ]
 
@@ -177,9 +177,11 @@ def _criterion(
             do="leave out the others",
         )
     for one in CRITERIA:
-        if one == (by or DEFAULT_BY):
+        if one == by:
             return one
-    raise ConfigError("unknown --by", found=by, do=", ".join(CRITERIA))
+    raise ConfigError(
+        "--top needs --by" if by is None else "unknown --by", found=by, do=", ".join(CRITERIA)
+    )
 
 
 def _explained(

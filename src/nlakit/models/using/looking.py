@@ -64,7 +64,9 @@ def look(
     Raises DataError for a text longer than the subject can read in one, or in a window.
     """
     wanted = set(range(len(ids)) if places is None else places)
-    values = {name: np.full(len(ids), np.nan) for name in CRITERIA}
+    values: dict[Criterion, NDArray[np.float64]] = {
+        name: np.full(len(ids), np.nan) for name in CRITERIA
+    }
     decoder: Any = decoder_of(subject.model)
     first = int(ids[0] == subject.tokenizer.bos_token_id)
     for part in windows(len(ids), window and window - first):  # a BOS takes room in each
