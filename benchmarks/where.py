@@ -101,8 +101,10 @@ def document(nla: NLA, folder: Path, rows: Columns, command: str) -> str:
         for gained in worth.values():
             known = np.flatnonzero(~(np.isnan(values) | np.isnan(gained)))
             names = [documents[row] for row in known]
-            found = rank_correlation(values[known], gained[known], names)
-            cells.append(span(found.as_dict(), "+"))
+            cells.append("–")
+            if names:
+                found = rank_correlation(values[known], gained[known], names)
+                cells[-1] = span(found.as_dict(), "+")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "The mean of all rows, and of the quarter that each criterion puts first:", ""]
     lines += [f"| rows {head[0]}", head[1]]
@@ -115,8 +117,10 @@ def document(nla: NLA, folder: Path, rows: Columns, command: str) -> str:
         cells = []
         for gained in worth.values():
             held = [row for row in picked if not np.isnan(gained[row])]
-            found = estimate(gained[held], [documents[row] for row in held])
-            cells.append(span(found.as_dict(), "+"))
+            cells.append("–")
+            if held:
+                found = estimate(gained[held], [documents[row] for row in held])
+                cells[-1] = span(found.as_dict(), "+")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
