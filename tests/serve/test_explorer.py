@@ -37,11 +37,16 @@ def nla(toy_subject: Any) -> NLA:
 
 
 @pytest.fixture
-def address(nla: NLA, tmp_path: Path) -> Iterator[str]:
-    engine = Engine(nla)
+def engine(nla: NLA) -> Iterator[Engine]:
+    made = Engine(nla)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def address(nla: NLA, engine: Engine, tmp_path: Path) -> Iterator[str]:
     with listening(application({"toy": engine}, beside(tmp_path / "pair", nla))) as found:
         yield found
-    engine.close()
 
 
 class Visitor:
@@ -67,7 +72,7 @@ class Visitor:
     def explain(self, at: int, side: str = "a") -> str:
         """Click a token; its finished explanation."""
         self.page.click(f"#chip-{side}-{at}")
-        detail = f"#detail-{side} .detail:has(h3:text-matches('^Token {at},')):has(.scores)"
+        detail = f"#detail-{side} .detail:has(h2:text-matches('^Token {at},')):has(.scores)"
         self.page.wait_for_selector(detail)
         self.page.wait_for_selector(f"{detail} .guesses")
         return self.page.inner_text(f"{detail} .explanation")
@@ -161,7 +166,8 @@ def test_all_tokens_and_two_side_by_side(visit: Any) -> None:
     assert len(visitor.link()) < len(link)
 
 
-def test_stop_ends_the_work(visit: Any) -> None:
+def test_stop_ends_the_work(visit: Any, slowly: Any) -> None:
+    slowly(0.05)  # as a real model is
     visitor = visit()
     page = visitor.page
     visitor.read(TEXT * 8)
