@@ -166,6 +166,28 @@ def test_all_tokens_and_two_side_by_side(visit: Any) -> None:
     assert len(visitor.link()) < len(link)
 
 
+def test_a_conversation_and_its_words(visit: Any) -> None:
+    visitor = visit()
+    page = visitor.page
+    page.click("button:text-is('A conversation')")
+    page.wait_for_selector(".voice:text-is('assistant')")
+    assert page.input_value("select[name=kind]") == "conversation"
+    spoken = int(re.findall(r"\d+", page.inner_text("text=Explain what is spoken"))[0])
+    assert 0 < spoken < page.locator("#pane-a .chips .chip").count()
+    page.fill("input[name=top]", "3")
+    page.select_option("select[name=by]", "entropy")
+    page.click("text=Explain the top")
+    page.wait_for_selector("text=3 of")
+    assert page.locator("#pane-a .chips .chip[class*=level]").count() == 3
+    assert visitor.faults() == []
+    link = visitor.link()
+    other = visit()
+    other.page.goto(link)
+    other.page.reload()
+    other.page.wait_for_selector(".voice:text-is('assistant')")
+    assert other.page.locator("#pane-a .chips .chip[class*=level]").count() == 3
+
+
 def test_stop_ends_the_work(visit: Any, slowly: Any) -> None:
     slowly(0.05)  # as a real model is
     visitor = visit()

@@ -21,7 +21,7 @@ from nlakit.serve.engine import Engine
 from nlakit.serve.pages.explorer import Explorer
 from nlakit.serve.pages.shown import STATIC
 from nlakit.serve.settings import Settings
-from tests.serve.explored import application, beside, toy_pair
+from tests.serve.explored import RESULTS, application, beside, toy_pair
 
 TEXT = "A whale <b>rises</b>."
 HTML = re.compile(r"<(b|img|script)\b(?! src=\"/explore/static/)")
@@ -178,6 +178,19 @@ def test_what_stands_behind_an_explanation(client: TestClient) -> None:
     samples = post(client, "samples", at=3, count=2)
     assert samples.count("<li>") == 2 and "was not measured for this pair" in samples
     assert "no such part" in post(client, "part/else", 400, at=3)
+
+
+def test_words_are_marked_with_what_that_is_worth(nla: NLA, tmp_path: Path) -> None:
+    area = {"mean": 0.67, "low": 0.61, "high": 0.72}
+    figure = {"auc": {"samples": area, "deletion": area | {"mean": 0.48}}}
+    results = RESULTS | {"parts": {"recurrence": {"detail": {"figure": figure}}}}
+    engine = Engine(nla)
+    client = client_of({"toy": engine}, beside(tmp_path / "pair", nla, results))
+    told(client, 3)
+    said = re.sub(r"\s+", " ", post(client, "samples", at=3, count=2))
+    assert "AUROC of 0.67 [0.61, 0.72] by recurrence in samples, 0.48 [0.61, 0.72] by what" in said
+    assert "0.50 by chance" in said and "was not measured" not in said
+    engine.close()
 
 
 def test_an_edit_moves_the_reconstruction(client: TestClient, nla: NLA) -> None:
