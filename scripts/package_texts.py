@@ -17,8 +17,8 @@ def texts() -> dict[str, str]:
     """Name of a package → the beginning of its description, where that is long enough."""
     found = {}
     for package in distributions():
-        said = str(package.metadata.get_payload() or package.metadata.get("Description") or "")
-        if len(said.strip()) >= LEAST:
+        said = package.metadata.json.get("description", "")
+        if isinstance(said, str) and len(said.strip()) >= LEAST:
             found[package.metadata["Name"]] = said.strip()[:MOST]
     return dict(sorted(found.items()))
 
