@@ -30,7 +30,7 @@ from nlakit.models.nla import NLA
 from nlakit.run.folder import git_commit
 from nlakit.studies.evaluation import av_texts
 
-BATCH = 192
+BATCH = 256
 SIGNALS = {
     "samples": "recurrence over samples",
     "neighbours": "recurrence over neighbours",
