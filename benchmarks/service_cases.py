@@ -19,6 +19,7 @@ import numpy as np
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode, checks
+from schemathesis.core.failures import FailureGroup
 
 from nlakit import NLA
 from nlakit.serve.app import create_app
@@ -54,12 +55,16 @@ class Drawn:
         return "\n".join(f"{route:32} {', '.join(found)}" for route, found in routes.items())
 
 
+SLOW_OR_LARGE: Any = list(HealthCheck)  # the service's own limits are what is tried
+
+
 def draw(engine: Engine, cases: int, number: int) -> Drawn:
     """As many cases, evenly over the routes, half of them valid by the document."""
     allowed = Settings(rate=0, hosts=(*LOOPBACK, "testserver"))
     app, drawn = create_app({"demo": engine}, allowed), Drawn()
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-    operations = [found.ok() for found in schema.get_all_operations()]
+    found: list[Any] = list(schema.get_all_operations())
+    operations = [one.ok() for one in found]
     # A GET has nothing that could be drawn: it is one case.
     asking = [one for one in operations if one.method != "get"]
     each = -(-(cases - len(operations) + len(asking)) // (2 * len(asking)))
@@ -94,7 +99,7 @@ def _draw_of(
     @seed(number)
     @settings(
         max_examples=count, database=None, deadline=None, phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=SLOW_OR_LARGE,
     )  # fmt: skip
     @given(operation.as_strategy(generation_mode=mode))
     def one(case: Any) -> None:
@@ -105,7 +110,7 @@ def _draw_of(
         try:
             if answer.status_code not in SAID:
                 case.validate_response(answer, checks=CHECKS)
-        except (Exception, checks.FailureGroup) as error:
+        except (Exception, FailureGroup) as error:
             said = "; ".join(str(part) for part in getattr(error, "exceptions", [error]))
             drawn.failures.append(f"{operation.method} {operation.path}: {said[:2000]}")
 
