@@ -137,6 +137,30 @@ def test_what_fails_is_told_and_the_engine_goes_on(engine: Engine, vectors: np.n
     running.step = step  # type: ignore[method-assign]
 
 
+def test_a_vector_that_overflows_fails_alone(
+    nla: NLA, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert nla.av is not None
+    bad, begin = nla.av.scaled(vectors[1:2]), nla.av.begin
+
+    def overflowing(running: Any, injected: Any, texts: Any) -> Any:
+        if bool((injected == bad).all(dim=-1).any()):
+            raise DataError("the verbalizer's outputs are not finite")
+        return begin(running, injected, texts)
+
+    monkeypatch.setattr(nla.av, "begin", overflowing)
+    engine = Engine(nla, batch=4)
+    gate = Gate(engine)
+    futures = [engine.submit(vector) for vector in vectors[:3]]
+    gate.opened.set()
+    with pytest.raises(DataError, match="not finite"):
+        futures[1].result(60)
+    monkeypatch.undo()
+    alone = texts_of(nla, vectors[:3])
+    assert [futures[0].result(60), futures[2].result(60)] == [alone[0], alone[2]]
+    engine.close()
+
+
 def test_activations_are_kept(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     ids, vectors = engine.activations("some text").result(60)
     monkeypatch.setattr(engine.nla, "activations", None)

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nlakit.errors import ContractError, NlakitError
-from nlakit.models.decode import Decoding, Text
+from nlakit.errors import ContractError, DataError, NlakitError
+from nlakit.models.decode import Decoding, Running, Text
 from nlakit.models.nla import NLA, SpecialTokens
+from nlakit.models.verbalizer import Verbalizer
 
 T = TypeVar("T")
 CACHED_BYTES = 256 * 2**20  # of activations of recent texts
@@ -193,16 +194,23 @@ class Engine:
         av, running = self.nla.av, self._running
         if av is None or running is None:
             return
-        gone: list[Text] = []
-        if joining:
-            self._wanted |= {wanted.text: wanted for wanted in joining}
-            injected = torch.cat([wanted.injected for wanted in joining])
-            gone = av.begin(running, injected, [wanted.text for wanted in joining])
-        gone += running.step()
+        gone = [*(self._begin(av, running, joining) if joining else []), *running.step()]
         for text in [*running.texts, *gone]:
             self._wanted[text].tell(av.text_of(text.ids))
         for text in gone:
             _settle(self._wanted.pop(text).future, av.text_of(text.ids))
+
+    def _begin(self, av: Verbalizer, running: Running, joining: list[_Wanted]) -> list[Text]:
+        """Texts that end at once. Where a vector makes the AV overflow, it fails alone."""
+        texts = [wanted.text for wanted in joining]
+        self._wanted |= dict(zip(texts, joining, strict=True))
+        try:
+            return av.begin(running, torch.cat([wanted.injected for wanted in joining]), texts)
+        except DataError as error:
+            if len(joining) > 1:
+                return [text for one in joining for text in self._begin(av, running, [one])]
+            _settle(self._wanted.pop(texts[0]).future, error=error)
+            return []
 
     def _fail(self, error: Exception, joining: list[_Wanted]) -> None:
         """Nothing that runs can go on; what waits can, unless the engine is closed."""
