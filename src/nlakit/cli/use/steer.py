@@ -76,9 +76,13 @@ def steer(
     check_output(format, save)
     sizes, places = _sizes(alpha), _place(at)
     if (text is None) == (file is None):
-        raise ConfigError("give a text or --file", found="both" if text else "neither")
+        raise ConfigError(
+            "a text or --file is needed", found="both" if text else "neither", do="give one of them"
+        )
     if text is not None and (edited is None) == (not edit):
-        raise ConfigError("give --to or --edit", found="both" if edit else "neither")
+        raise ConfigError(
+            "--to or --edit is needed", found="both" if edit else "neither", do="give one of them"
+        )
     if file and (original or edited or edit):
         raise ConfigError("--file has explanations of its own", do="leave out --from, --to, --edit")
     changes = parse_edits(edit or []) if edited is None else edited
