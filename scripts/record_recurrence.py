@@ -1,36 +1,21 @@
-"""The evaluation part `recurrence` alone, on a finished pair: its section of
-docs/results/recurrence.md, and its values beside that. For the pair in the box also the figure that
-comes with it.
+"""Write docs/results/recurrence.md from finished evaluations that have the part `recurrence`.
 
-python scripts/record_recurrence.py demo --name box --rows 96 --samples 8
+python scripts/record_recurrence.py EVAL --name box --command "nlakit eval demo" --box
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-import tempfile
-import time
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from record_result import machine
 
-from nlakit.config.sections import EvalConfig
 from nlakit.core.shown import span
-from nlakit.evaluate.bench import Bench, Part
-from nlakit.evaluate.conditions import pick_rows
-from nlakit.evaluate.parts.recurrence import measure
-from nlakit.files.rows import rows_of_file, tables_at
 from nlakit.files.text import as_json
-from nlakit.models.nla import NLA
-from nlakit.run.folder import git_commit
-from nlakit.studies.evaluation import av_texts
 
-BATCH = 256
+BOX = Path("src/nlakit/box/results.json")
 SIGNALS = {
     "samples": "recurrence over samples",
     "neighbours": "recurrence over neighbours",
@@ -46,45 +31,38 @@ WORDS = {
 }
 
 
-def measured(pair: str, rows: int, samples: int, seed: int) -> tuple[Part, dict[str, Any]]:
-    """The part, and what was measured on: rows, documents, seconds."""
-    settings = EvalConfig(
-        rows=rows, control_rows=-(-rows // 2), samples=samples, generate_batch=BATCH
-    )
-    own = pair == "demo" and not Path(pair).exists()
-    data = Path(str(files("nlakit"))) / "box" / "rows" if own else Path(pair)
-    start, nla = time.monotonic(), NLA.load(pair)
-    assert nla.av is not None and nla.mean is not None, "a pair of nlakit"
-    test = pick_rows(rows_of_file(tables_at(data)["test"]), settings.rows, per_document=1)
-    with tempfile.TemporaryDirectory() as folder:
-        texts = av_texts(nla.av, test, settings.generate_batch, Path(folder))
-        bench = Bench(test, texts, nla.mean, settings, seed, Path(folder), av=nla.av, ar=nla.ar)
-        part = measure(bench)
-    about = {"rows": len(test), "documents": len(set(test.doc_ids)), "layer": nla.contract.layer}
-    about |= {"subject": nla.contract.extraction.base_model, "own": own}
-    return part, about | {"seconds": round(time.monotonic() - start)}
+def read(folder: Path, command: str) -> dict[str, Any]:
+    """What an evaluation found of the part, and where it comes from."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    begin = json.loads((folder / "begin.json").read_text(encoding="utf-8"))
+    found, part = results["provenance"], results["parts"]["recurrence"]
+    return {
+        "command": command, "machine": machine(), "begun": begin.get("started", ""),
+        "commit": found["git_commit"], "pair_commit": found["pair_commit"],
+        "subject": found["base_model"], "layer": found["layer"], "notes": part["notes"],
+        "apart": part["detail"].get("apart"), "figure": part["detail"].get("figure"),
+    }  # fmt: skip
 
 
-def lines_of(pair: str, part: Part, about: dict[str, Any]) -> list[str]:
+def lines_of(pair: str, one: dict[str, Any]) -> list[str]:
     lines = [
         f"## {pair}",
         "",
-        f"- command: `{about['command']}`; {about['machine']}",
-        f"- commit: {about['commit']}; {about['date']}; {about['seconds']} s, with loading and"
-        " explaining, other work beside it",
-        f"- {about['subject']}, layer {about['layer']}",
+        f"- command: `{one['command']}`; {one['machine']}",
+        f"- commit: {one['commit']}; pair of commit {one['pair_commit']}; begun {one['begun']}",
+        f"- {one['subject']}, layer {one['layer']}",
+        *(f"- {note}" for note in one["notes"]),
     ]
-    found = part.detail.get("figure")
+    found = one["figure"]
     if found is None:
-        return [*lines, *(f"- {note}" for note in part.notes), ""]
-    rows, apart = found["auc"]["samples"], part.detail["apart"]
+        return [*lines, ""]
+    rows, apart = found["auc"]["samples"], one["apart"]
     lines += [
         f"- {found['words']} different content words of {rows['rows']} rows of {rows['documents']} "
         f"held-out documents; {found['samples']} samples at temperature {found['temperature']:g}, "
         f"{found['neighbours']} neighbours",
         f"- left out: {apart['next']} words predicted to come next, {apart['frame']} of the pair's "
         "habit",
-        *(f"- {note}" for note in part.notes),
         "",
         "| score of a word | AUROC for standing in the source | over deletion |",
         "|---|---|---|",
@@ -110,44 +88,36 @@ def write(out: Path, kept: dict[str, Any]) -> None:
     lines = [
         "# Which words to believe",
         "",
-        "What is measured: `docs/evaluation.md`, part `recurrence`; 95% intervals over documents. "
-        "Each pair's values, and the texts that were compared, lie in `recurrence.json`.",
+        "What is measured: `docs/evaluation.md`, part `recurrence`; 95% intervals over documents.",
         "",
     ]
     for pair, one in kept.items():
-        lines += lines_of(pair, Part.parse(json.dumps(one["part"])), one["about"])
-    (out / "recurrence.json").write_text(as_json(kept) + "\n", encoding="utf-8")
+        lines += lines_of(pair, one)
+    (out / "recurrence.json").write_text(as_json(kept, indent=1) + "\n", encoding="utf-8")
     (out / "recurrence.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def keep_in_box(part: dict[str, Any]) -> None:
+def keep_in_box(figure: dict[str, Any]) -> None:
     """The pair in the box brings its figure, as whoever shows its marks looks for it."""
-    file = Path(str(files("nlakit"))) / "box" / "results.json"
-    results = json.loads(file.read_text(encoding="utf-8"))
-    results["parts"] = {"recurrence": {"detail": {"figure": part["detail"]["figure"]}}}
-    file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    results = json.loads(BOX.read_text(encoding="utf-8"))
+    results["parts"] = {"recurrence": {"detail": {"figure": figure}}}
+    BOX.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("pair", help="demo, which is the pair in the box, or a run folder")
-    parser.add_argument("--rows", type=int, default=96)
-    parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--name", help="what the record calls it")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("evaluation", type=Path, metavar="EVAL")
+    parser.add_argument("--name", required=True, help="what the record calls the pair")
+    parser.add_argument("--command", required=True)
+    parser.add_argument("--box", action="store_true", help="this is the pair in the box")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     given = parser.parse_args()
-    part, about = measured(given.pair, given.rows, given.samples, given.seed)
-    about |= {
-        "command": f"python {' '.join(sys.argv)}", "machine": machine(),
-        "commit": git_commit(), "date": f"{datetime.now(UTC):%Y-%m-%d}",
-    }  # fmt: skip
+    one = read(given.evaluation, given.command)
     file = given.out / "recurrence.json"
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    one = {"about": about, "part": json.loads(part.dump())}
-    write(given.out, kept | {given.name or Path(given.pair).name: one})
-    if about["own"]:
-        keep_in_box(one["part"])
+    write(given.out, kept | {given.name: one})
+    if given.box:
+        keep_in_box(one["figure"])
 
 
 if __name__ == "__main__":

@@ -63,6 +63,12 @@ def surveyed(place: Path) -> None:
     assert said.code == 0, said
 
 
+def in_full(place: Path) -> None:
+    words = ("--profile", "full", "--set", "eval.permutations=100", "--set", "eval.rows=8")
+    said = call("eval", "demo", *words, "--out", "runs/full")
+    assert said.code == 0, said
+
+
 def corpus_script(module: ModuleType, patch: Patch) -> None:
     """A family of made-up passages, in the place of those that are fetched from registries."""
 
@@ -164,8 +170,8 @@ TOYS: dict[str, Toy | str] = {
         ("examples/demo.yaml", "--run", "runs/memory", "--out", "m.md"), {"": in_process}, ("m.md",)
     ),
     "scripts/record_recurrence.py": Toy(
-        ("runs/demo", "--rows", "4", "--samples", "2"),
-        writes=("docs/results/recurrence.md", "docs/results/recurrence.json"),
+        ("runs/full", "--name", "toy", "--command", "c"),
+        writes=("docs/results/recurrence.md", "docs/results/recurrence.json"), prepare=in_full,
     ),
     "scripts/record_result.py": Toy(
         ("runs/demo", "--command", "c"), writes=("docs/results/demo.md",)

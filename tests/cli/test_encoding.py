@@ -16,15 +16,16 @@ TEXT = "日本語 → ㊗"
 SCRIPT = f"""
 import sys
 from nlakit.cli import main
+from nlakit.cli.use import explain
 
 class Pair:
-    def explain(self, what, positions, special_tokens):
+    def explain(self, what, *given, **options):
         return self
 
     def as_dicts(self):
         return [dict(position=0, token="→", fve=float("nan"), explanation={TEXT!r})]
 
-main.load_pair = lambda *given: Pair()
+explain.load_pair = lambda *given: Pair()
 if "doctor" in sys.argv:
     from nlakit.studies import doctor
     doctor.MEASURE_SECONDS = 0.001

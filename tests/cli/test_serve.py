@@ -83,8 +83,10 @@ def test_ctrl_c_ends_it(place: Callable[..., Path]) -> None:
     """As a process of its own: it says where it is, answers there, and ends without a traceback."""
     place("runs/demo")
     words = [sys.executable, "-m", "nlakit", "serve", "runs/demo", "--port", "0"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(words, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **pipes) as running:
+    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # What a shell runs in the background ignores Ctrl-C, and so does what that starts.
+    how["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(words, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **how) as running:
         try:
             assert running.stdout is not None
             said = running.stdout.readline()

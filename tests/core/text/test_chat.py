@@ -196,7 +196,11 @@ def test_any_conversation(kind: str, contents: list[str], opened: bool) -> None:
     contents = [part if n % 2 else part.replace("think", "th") for n, part in enumerate(contents)]
     turns = [((USER, MODEL)[n % 2], part) for n, part in enumerate(contents)]
     given = talk(*turns, add_generation_prompt=opened)
-    made = chat_tokens(tokenizer, given)
+    try:
+        made = chat_tokens(tokenizer, given)
+    except DataError as error:  # a template that knows thoughts drops what stands before one
+        assert kind == "thinking" and "</think>" in "".join(contents) and "leaves out" in str(error)
+        return
     text = tokenizer.apply_chat_template(
         list(given.messages), tokenize=False, add_generation_prompt=opened
     )
