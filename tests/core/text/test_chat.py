@@ -199,8 +199,9 @@ def test_any_conversation(kind: str, contents: list[str], opened: bool) -> None:
     try:
         made = chat_tokens(tokenizer, given)
     except DataError as error:  # a template that knows thoughts drops what stands before one
-        assert kind == "thinking" and "</think>" in "".join(contents) and "leaves out" in str(error)
-        return
+        if kind == "thinking" and "</think>" in "".join(contents) and "leaves out" in str(error):
+            return
+        raise
     text = tokenizer.apply_chat_template(
         list(given.messages), tokenize=False, add_generation_prompt=opened
     )
