@@ -230,7 +230,8 @@ def test_an_evaluation_refuses_before_it_claims_its_folder(theirs: Path, tmp_pat
     pairs = ["eval", str(theirs), "--data", data, "--out", out]
     found = CliRunner().invoke(application, pairs)
     assert "leave open" in str(found.exception) and not Path(out).exists()
-    found = CliRunner().invoke(application, [*pairs, "--injection", "reference"])
+    stated = ["--injection", "reference", "--ar-bos", "yes"]
+    found = CliRunner().invoke(application, [*pairs, *stated])
     assert "leave open" not in str(found.exception)
     run = CliRunner().invoke(application, ["eval", __file__, "--injection", "reference"])
     assert "--ar-bos are for pairs" in str(run.exception)
