@@ -59,7 +59,7 @@ class Running:
     ) -> None:
         self.texts: list[Text] = []
         self._decoder, self._head, self._close, self._words = decoder, head_of(model), close, words
-        self._ends = _end_ids(model)
+        self._ends = end_ids(model)
         self._takes_positions = "position_ids" in signature(decoder.forward).parameters
         self._generators: dict[Text, torch.Generator] = {}
         self._cache: Any = None
@@ -127,9 +127,7 @@ class Running:
         tokens = logits.max(dim=-1).indices  # five times faster than argmax in bfloat16
         for at, text in enumerate(texts):
             if generator := self._generators.get(text):
-                heat = max(text.decoding.temperature, COLDEST)
-                chances = torch.softmax(logits[at].float() / heat, dim=-1)
-                tokens[at] = torch.multinomial(chances, 1, generator=generator)[0]
+                tokens[at] = draw(logits[at], text.decoding.temperature, generator)
         for text, token in zip(texts, tokens.tolist(), strict=True):
             self._append(text, token)
         return tokens[:, None]
@@ -219,11 +217,18 @@ def _trim(cache: Any, count: int) -> None:
             layer.cumulative_length -= count
 
 
-def _end_ids(model: Any) -> set[int]:
+def end_ids(model: Any) -> set[int]:
+    """The tokens that end a text of the model."""
     found = getattr(model.generation_config, "eos_token_id", None)
     if found is None:
         found = model.config.eos_token_id
     return set(found) if isinstance(found, list) else {found} - {None}
+
+
+def draw(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
+    """A token from logits `(v,)` at a temperature above 0."""
+    chances = torch.softmax(logits.float() / max(temperature, COLDEST), dim=-1)
+    return torch.multinomial(chances, 1, generator=generator)[0]
 
 
 def _generator(text: Text, device: torch.device) -> torch.Generator:

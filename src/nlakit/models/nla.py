@@ -125,16 +125,18 @@ class NLA:
         again.check(bare=not has_words(what))
         if has_words(what):
             tokens = self.tokens(what, special_tokens)
-            places, vectors = self._read(tokens, positions, window)
+            places = tokens.places(positions)
+            every = self._every(tokens, window)
+            vectors = every[places]
         else:
             tokens, places = Tokens("", []), []
-            vectors = np.atleast_2d(np.asarray(what, dtype=np.float32))
+            every = vectors = np.atleast_2d(np.asarray(what, dtype=np.float32))
         texts = self.av.explain(vectors, batch=batch)
         scores = self._scores(texts, vectors) if self.ar is not None else None
         floors = self._scores([""] * len(texts), vectors) if self.ar is not None else None
         recurrences = None
         if texts and (samples or neighbours):
-            beside = self._neighbours(tokens, places, neighbours, len(texts), window)
+            beside = self._neighbours(tokens, places, neighbours, every)
             key = temperature, seed
             others = again.tell(self.av, vectors, beside, self._controls.get(key))
             self._controls[key] = others.controls
@@ -159,16 +161,15 @@ class NLA:
         return result
 
     def _neighbours(
-        self, tokens: Tokens, places: list[int], count: int, rows: int, window: int | None
+        self, tokens: Tokens, places: list[int], count: int, every: NDArray[np.float32]
     ) -> list[dict[int, NDArray[np.float32]]]:
-        """Position → activation of the tokens beside each explained one."""
+        """Position → activation of the tokens beside each explained one. every: `(t, d)`, of all
+        tokens; bare vectors, which have none beside them, where there are no tokens."""
         if not tokens.ids:
-            return [{} for _ in range(rows)]
+            return [{} for _ in every]
         first = int(tokens.ids[0] == self.subject.tokenizer.bos_token_id)
         beside = [nearby(place, count, len(tokens.ids), first) for place in places]
-        spots = sorted({spot for spots in beside for spot in spots})
-        known = dict(zip(spots, self._read(tokens, spots, window)[1], strict=True))
-        return [{spot: known[spot] for spot in spots} for spots in beside]
+        return [{spot: every[spot] for spot in spots} for spots in beside]
 
     def tokens(self, what: Read, special_tokens: SpecialTokens | None = None) -> Tokens:
         """The tokens of a text or conversation; arguments and errors as in `explain`."""
@@ -220,11 +221,15 @@ class NLA:
         self, tokens: Tokens, positions: Positions, window: int | None
     ) -> tuple[list[int], NDArray[np.float32]]:
         """Positions resolved, and raw activations `(n, d)` there."""
-        places, layer = tokens.places(positions), self.contract.layer
+        places = tokens.places(positions)
+        return places, self._every(tokens, window)[places]
+
+    def _every(self, tokens: Tokens, window: int | None) -> NDArray[np.float32]:
+        """Raw activations `(t, d)` of all tokens."""
+        layer = self.contract.layer
         if self._reader is None:
             self._reader = sliced_decoder(self.subject.model, layer + 1)
-        found = read_in_windows(self.subject, self._reader, tokens.ids, layer, window)
-        return places, found[places]
+        return read_in_windows(self.subject, self._reader, tokens.ids, layer, window)
 
     def _token_ids(self, text: str, special_tokens: SpecialTokens | None) -> list[int]:
         ids = self.tokens(text, special_tokens).ids

@@ -223,18 +223,27 @@ class Verbalizer(nn.Module):
     ) -> list[str]:
         """Explanations of injected vectors `(n, d)`, already scaled."""
         total = count if injected is None else len(injected)
-        running, written = self.running(), []
-        for start in range(0, total, batch):
-            texts = [Text(decoding, row) for row in range(start, min(start + batch, total))]
-            self.begin(
-                running, None if injected is None else injected[start : start + batch], texts
-            )
+        texts = [Text(decoding, row) for row in range(total)]
+        return self.written(injected, texts, batch, on_batch)
+
+    @torch.no_grad()
+    def written(
+        self,
+        injected: torch.Tensor | None,
+        texts: Sequence[Text],
+        batch: int,
+        on_batch: Any = None,
+    ) -> list[str]:
+        """Explanations of injected vectors `(n, d)`, each in its own way of decoding."""
+        running = self.running()
+        for start in range(0, len(texts), batch):
+            some = texts[start : start + batch]
+            self.begin(running, None if injected is None else injected[start : start + batch], some)
             while running.texts:
                 running.step()
-            written += [self.text_of(text.ids) for text in texts]
             if on_batch:
-                on_batch(len(texts))
-        return written
+                on_batch(len(some))
+        return [self.text_of(text.ids) for text in texts]
 
     def running(self) -> Running:
         """What writes texts for this AV, none of them yet."""

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from nlakit.models.decode import COLDEST, _end_ids
+from nlakit.models.decode import draw, end_ids
 from nlakit.models.families import active_stream, changed_output
 from nlakit.models.head import head_of
 from nlakit.models.precision import check_finite
@@ -98,7 +98,7 @@ class Steerer:
     def __init__(self, subject: Subject, layer: int) -> None:
         self.layer, self.device = layer, subject.device
         self.decoder: Any = decoder_of(subject.model)
-        self.head, self.ends = head_of(subject.model), _end_ids(subject.model)
+        self.head, self.ends = head_of(subject.model), end_ids(subject.model)
 
     @torch.no_grad()
     def log_p(
@@ -199,8 +199,6 @@ def _chosen(
 ) -> torch.Tensor:
     if temperature == 0:
         return logits.max(dim=-1).indices
-    chances = torch.softmax(logits.float() / max(temperature, COLDEST), dim=-1)
-    drawn = [
-        torch.multinomial(row, 1, generator=one) for row, one in zip(chances, draws, strict=True)
-    ]
-    return torch.cat(drawn)
+    return torch.stack(
+        [draw(row, temperature, one) for row, one in zip(logits, draws, strict=True)]
+    )

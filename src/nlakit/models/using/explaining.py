@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nlakit.core.metrics import centred_cosine
@@ -85,7 +84,8 @@ class Again:
             *(vector[None] for vector in near.values()),
             random_directions(count, vectors.shape[1], float(norms.mean()), self.seed),
         ]
-        said = iter(write(av, np.concatenate(rows), texts, self.batch, on_batch))
+        injected = av.scaled(np.concatenate(rows))
+        said = iter(av.written(injected, texts, self.batch, on_batch))
         samples = [[next(said) for _ in range(self.samples)] for _ in vectors]
         told = dict(zip(near, said, strict=False))
         return Others(
@@ -107,22 +107,6 @@ class Again:
             )
             for text, drawn, beside in zip(texts, others.samples, others.neighbours, strict=True)
         ]
-
-
-def write(
-    av: Verbalizer, vectors: NDArray[Any], texts: Sequence[Text], batch: int, on_batch: Any = None
-) -> list[str]:
-    """Texts of raw activations `(n, d)`, each in its own way of decoding."""
-    injected, running = av.scaled(vectors), av.running()
-    with torch.no_grad():
-        for start in range(0, len(texts), batch):
-            some = texts[start : start + batch]
-            av.begin(running, injected[start : start + batch], some)
-            while running.texts:
-                running.step()
-            if on_batch:
-                on_batch(len(some))
-    return [av.text_of(text.ids) for text in texts]
 
 
 def random_directions(count: int, d: int, norm: float, seed: int) -> NDArray[np.float32]:

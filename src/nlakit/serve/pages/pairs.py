@@ -188,7 +188,10 @@ class Pair:
         """How n texts carry raw vectors `(n, d)`; None for each without an AR."""
         if self.nla.ar is None:
             return [None] * len(texts)
-        made = self.nla.reconstruct(texts)
+        return [*self.compared(vectors, self.nla.reconstruct(texts))]
+
+    def compared(self, vectors: NDArray[Any], made: NDArray[Any]) -> list[Marks]:
+        """How near reconstructions `(n, d)` come to raw vectors `(n, d)`."""
         real = self.directions(vectors)
         values = np.sum(real * self.directions(made), axis=1)
         floors = real @ self.floors.T

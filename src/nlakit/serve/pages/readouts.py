@@ -120,9 +120,8 @@ class Moved:
 
 def moved(pair: Pair, vector: NDArray[Any], before: str, after: str) -> Moved:
     """Reconstruct an explanation and its edit, and compare both with a raw vector `(d,)`."""
-    was, now = pair.marks(np.stack([vector, vector]), [before, after])
-    assert was is not None and now is not None, "an edit is shown with an AR alone"
     made = pair.nla.reconstruct([before, after])
+    was, now = pair.compared(np.stack([vector, vector]), made)
     alike = float(cosine(made[:1], made[1:])[0])
     change = made[1] - made[0]
     words: Sequence[str | None] = (None, None)
