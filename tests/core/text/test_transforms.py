@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nlakit.core.text import transforms
 from nlakit.core.text.stats import longest_copied_run, words
 from nlakit.core.text.transforms import (
+    NUMBER_OR_NAME,
     QUOTED,
+    _equivalents,
     after_words,
     clauses,
     fewer,
     first_tokens,
     first_words,
     other_names,
+    paraphrase,
     quotes_only,
     sentence_shuffle,
     sentences,
@@ -174,3 +180,92 @@ def test_numbers_and_names_become_others_and_the_rest_stays() -> None:
     assert after[2] == after[10]  # the same number, the same replacement
     assert len(after[2]) == 4 and after[2].isdecimal()
     assert other_names("no names here", build_rng()) == "no names here"
+
+
+LABEL = (
+    "Code that stops at “likely”; likely next: a comma or the. It speaks of tax and tea. "
+    "The passage is about cat, dog and rat."
+)
+SAID = st.sampled_from([
+    *"it speaks of|The passage|is about|likely|because|such as".split("|"),
+    *"many|don't|it isn’t|cannot|cats and dogs|tax, tea or rain".split("|"),
+    *"Ann|Bob|1984|3.5|12,000|“it is about”|'such as'|`many`".split("|"),
+    *".|,|;|:|a|an|text/plain|e.g.|of|next:".split("|"),
+])  # fmt: skip
+
+
+def test_a_paraphrase_by_hand() -> None:
+    made = {paraphrase(LABEL, build_rng(seed)) for seed in range(40)}
+    assert any(
+        text.startswith("Code which stops at “likely”; probably next: the or a comma. It is about")
+        for text in made
+    )
+    for text in made:
+        assert "“likely”" in text
+        assert " cat, dog and rat" not in text
+        assert "tax and tea" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("It begins because he can’t.", {"It starts since he cannot.", "It starts as he cannot."}),
+        ("Perhaps not.", {"Maybe not.", "Possibly not."}),
+        ("An often quoted text.", {"A frequently quoted text."}),
+        ("a likely end", {"a probable end"}),
+        ("It is about to end.", {"It is going to end."}),
+        ("It did not say how many of us.", {"It didn't say how many of us."}),
+        ("A word, e.g. dogs", {"A word, for example dogs"}),
+    ],
+)
+def test_phrases_are_exchanged_with_their_capitals_and_articles(
+    text: str, options: set[str]
+) -> None:
+    assert {paraphrase(text, build_rng(seed)) for seed in range(30)} == options
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'He is likely to go: “many” ‘such as’ `because` "often".',
+        "The Passage of Till Often",  # names
+        "a such-as-many path/begins/ends many_begin often.py",
+        "It speaks of 12 or so.",
+        "",
+        "Дождь идёт, и кошка спит.",
+    ],
+)
+def test_quotes_names_paths_and_what_no_rule_knows_stay(text: str) -> None:
+    for seed in range(5):
+        assert paraphrase(text, build_rng(seed)) == text
+
+
+def _names_and_numbers(text: str) -> Counter[str]:
+    known = ("Ann", "Bob")
+    return Counter(word for word in NUMBER_OR_NAME.findall(text) if word in known or word.isdigit())
+
+
+@given(st.lists(SAID, max_size=14).map(" ".join), st.integers(0, 5))
+def test_a_paraphrase_keeps_quotes_numbers_and_names(text: str, seed: int) -> None:
+    made = paraphrase(text, build_rng(seed))
+    assert QUOTED.findall(made) == QUOTED.findall(text)
+    assert _names_and_numbers(made) == _names_and_numbers(text)
+    assert made == paraphrase(text, build_rng(seed))
+
+
+@given(PROSE, st.integers(0, 5))
+def test_a_paraphrase_of_anything_keeps_its_quotes(text: str, seed: int) -> None:
+    assert QUOTED.findall(paraphrase(text, build_rng(seed))) == QUOTED.findall(text)
+
+
+def test_a_phrase_stands_once_in_the_table_and_every_exchange_is_a_phrase() -> None:
+    path = Path(transforms.__file__).with_name("equivalents.yaml")
+    table = yaml.safe_load(path.read_text("utf-8"))
+    phrases = [*(p for group in table["either"] for p in group), *table["only"], *table["stays"]]
+    assert [phrase for phrase, count in Counter(phrases).items() if count > 1] == []
+    exchanges, _ = _equivalents()
+    assert sum(bool(options) for options in exchanges.values()) >= 80
+    for phrase, options in exchanges.items():
+        assert all(isinstance(one, str) and one and one != phrase for one in (phrase, *options)[1:])
+        assert isinstance(phrase, str)
+    assert all(len(group) > 1 for group in table["either"])

@@ -15,7 +15,7 @@ CONDITIONS = {
     "real", "sentence_shuffle", "sentence_deletion", "clause_deletion", "word_shuffle",
     "word_shuffle_in_sentences", "other_names", "first_8_words", "after_8_words", "prefix_10",
     "prefix_20", "prefix_40", "prefix_80", "no_quotes", "quotes_only", "no_copied_words",
-    "opening_kept_rest_other", "empty",
+    "opening_kept_rest_other", "paraphrase", "empty",
 }  # fmt: skip
 
 

@@ -7,13 +7,17 @@ a seed decides them. Pieces are joined by single spaces; no form of the text is 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
+import yaml
 
 from nlakit.core.prompts import encode
 from nlakit.core.text.characters import character_ends
+from nlakit.core.text.lists import movable_items
 from nlakit.core.text.stats import WORD, words
 
 COPIED_RUN = 3  # words in a row; shorter runs are shared by chance
@@ -171,6 +175,81 @@ def _other_number(number: str, rng: np.random.Generator) -> str:
 
 def _other_name(name: str, rng: np.random.Generator) -> str:
     return str(rng.choice([other for other in NAMES if other != name]))
+
+
+def paraphrase(text: str, rng: np.random.Generator) -> str:
+    """The same said in other words, by rule: the items of lists in another order, and function
+    words, verbs of saying, frames and contractions exchanged as `equivalents.yaml` has them.
+
+    What stands in quotes stays, and so do numbers and names. A text to which no rule applies is
+    returned as it is. The rules are English.
+    """
+    return _reworded(_reordered(text, rng), rng)
+
+
+def _reordered(text: str, rng: np.random.Generator) -> str:
+    quotes = [match.span() for match in QUOTED.finditer(text)]
+    pieces, last = [], 0
+    for spans in movable_items(text):
+        if _touches(quotes, spans[0][0], spans[-1][1]):
+            continue
+        for (start, end), item in zip(
+            spans, _shuffled([text[a:b] for a, b in spans], rng), strict=True
+        ):
+            pieces += [text[last:start], item]
+            last = end
+    return "".join([*pieces, text[last:]])
+
+
+def _reworded(text: str, rng: np.random.Generator) -> str:
+    exchanges, phrases = _equivalents()
+    quotes = [match.span() for match in QUOTED.finditer(text)]
+    curly = "’" in text
+
+    def other(match: re.Match[str]) -> str:
+        article, found = match["article"] or "", match["phrase"]
+        known = found.replace("’", "'")
+        options = exchanges.get(known, exchanges.get(known[0].lower() + known[1:], ()))
+        opens = text[: match.start()].rstrip()[-1:] in ("", *BEFORE_CAPITAL)
+        capital = known not in exchanges
+        if not options or (capital and not opens) or _touches(quotes, *match.span()):
+            return match.group()
+        new = str(rng.choice(options))
+        if article and (new[0] in "aeiou") != (found[0].lower() in "aeiou"):
+            article = f"{article[0]}n " if new[0] in "aeiou" else f"{article[0]} "
+        new = new[0].upper() + new[1:] if capital else new
+        return article + (new.replace("'", "’") if curly else new)
+
+    return phrases.sub(other, text)
+
+
+def _touches(quotes: Sequence[tuple[int, int]], start: int, end: int) -> bool:
+    return any(left < end and start < right for left, right in quotes)
+
+
+@cache
+def _equivalents() -> tuple[Mapping[str, Sequence[str]], re.Pattern[str]]:
+    """Phrase → what may stand in its place, nothing for one that stays; and a pattern of them all,
+    the longest first, each as it is or with a capital. Before a number and inside a compound, an
+    address or a path none is found."""
+    table = yaml.safe_load(
+        files("nlakit.core.text").joinpath("equivalents.yaml").read_text("utf-8")
+    )
+    exchanges = {
+        phrase: [other for other in group if other != phrase]
+        for group in table["either"]
+        for phrase in group
+    }
+    exchanges |= table["only"] | dict.fromkeys(table["stays"], ())
+    longest = sorted(exchanges, key=len, reverse=True)
+    either = "|".join(
+        f"[{phrase[0].upper()}{phrase[0]}]" + re.escape(phrase[1:]).replace("'", "['’]")
+        for phrase in longest
+    )
+    return exchanges, re.compile(
+        rf"(?:(?=,)|(?<![\w'’./@#$-]))(?P<article>[Aa]n? )??(?P<phrase>{either})"
+        r"(?![\w/@(-]|['’.]\w|\s*[\d$£€])"
+    )
 
 
 def _tidy(text: str) -> str:

@@ -17,6 +17,7 @@ from nlakit.core.text.transforms import (
     first_tokens,
     first_words,
     other_names,
+    paraphrase,
     quotes_only,
     sentence_shuffle,
     sentences,
@@ -39,6 +40,7 @@ DRAWN: dict[str, Callable[[str, np.random.Generator], str]] = {
     "sentence_deletion": lambda text, rng: fewer(sentences(text), rng),
     "clause_deletion": lambda text, rng: fewer(clauses(text), rng),
     "other_names": other_names,
+    "paraphrase": paraphrase,
 }
 RETAINED = (
     "retained: (mean of the condition − mean of the empty text) / (mean of the real texts − mean "

@@ -217,6 +217,7 @@ KINDS = {
     "sentence_shuffle": ("sentences shuffled", ""),
     "word_shuffle": ("words shuffled", "keeps what an unordered bag of words says"),
     "word_shuffle_in_sentences": ("words shuffled in their sentences", ""),
+    "paraphrase": ("paraphrased by rule", "the same in other words, lists in another order"),
     "sentence_deletion": ("sentences deleted", "some of them, at random"),
     "clause_deletion": ("clauses deleted", "some of them, at random"),
     "other_names": ("other names", "names put in the places of others"),
