@@ -165,6 +165,14 @@ def paired_difference(first: Floats, second: Floats, clusters: Sequence[str]) ->
     return estimate(np.asarray(first) - np.asarray(second), clusters)
 
 
+def ratio_rows(part: Floats, whole: Floats) -> Floats:
+    """Values a row whose mean is the ratio of means r = Σ part / Σ whole, and whose spread is its
+    own: r + (part − r · whole) / mean(whole), the ratio linearised (Cochran, Sampling Techniques,
+    1977, ch. 6)."""
+    ratio = np.sum(part) / np.sum(whole)
+    return ratio + (part - ratio * whole) / np.mean(whole)
+
+
 def permutation_p(observed: float, null: Floats, side: Side = "greater") -> float:
     """p of a figure among those of `null` `(k,)` permutations: (1 + as extreme) / (1 + k), so it
     is never zero (Phipson and Smyth, SAGMB 2010). Two-sided: twice the smaller of the two sides."""

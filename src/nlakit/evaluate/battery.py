@@ -30,7 +30,10 @@ from nlakit.run.progress import say
 
 Measure = Callable[[Bench], Part]
 # In order: what the AV writes comes before what the AR reads of it.
-QUICK = ("av_reading", "roundtrip", "ar_reading", "baselines", "retrieval", "truth", "collapse")
+QUICK = (
+    "av_reading", "roundtrip", "ar_reading", "functional", "baselines", "retrieval", "truth",
+    "collapse",
+)  # fmt: skip
 FULL = (*QUICK, "attribution", "av_sweep", "recurrence")
 # Parts that ask a language model, with their modules.
 JUDGED = {

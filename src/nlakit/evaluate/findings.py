@@ -28,7 +28,8 @@ SHARES = frozenset(
     " claim_precision_theme claim_precision_entity claim_precision_detail recurrence"
     " unique unique_40 unique_80 unique_120 unique_200 same_tail_unique duplicate empty loop"
     " other_script cjk cut unfinished hit_token_limit self_bleu same_text word_overlap names_token"
-    " repeated_items auditor_words seen_document seen_source above_0_30 auc supported".split()
+    " repeated_items auditor_words seen_document seen_source above_0_30 auc supported"
+    " top1_kept".split()
 )
 VALUES = pa.schema(
     [(name, pa.string()) for name in ("part", "measure", "condition", "row_id", "doc_id")]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nlakit.core.metrics import mse_normalised
-from nlakit.core.statistics import derangement, estimate
+from nlakit.core.statistics import derangement, estimate, ratio_rows
 from nlakit.core.text.stats import words
 from nlakit.core.text.transforms import (
     after_words,
@@ -174,9 +174,7 @@ def kept(part: Part, condition: str, documents: Sequence[str]) -> dict[str, Any]
 def _ratio(gain: Values, full: Values, documents: Sequence[str]) -> dict[str, float] | None:
     if len(set(documents)) < 2 or estimate(full, documents).low <= 0:
         return None
-    ratio, whole = gain.mean() / full.mean(), full.mean()
-    # The ratio linearised (Taylor): values whose mean it is, and whose spread is that of the ratio.
-    found = estimate(ratio + (gain - ratio * full) / whole, documents)
+    found = estimate(ratio_rows(gain, full), documents)
     return {"ratio": found.mean, "low": found.low, "high": found.high}
 
 

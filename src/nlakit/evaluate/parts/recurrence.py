@@ -85,13 +85,13 @@ def recurrence_figure(results: Mapping[str, Any]) -> dict[str, Any] | None:
     return (part.get("detail") or {}).get("figure")
 
 
-def picked(bench: Bench) -> list[int]:
-    """Up to twice `control_rows` rows that have an explanation and a source, first one of each
-    document: rows of one document say the same thing."""
+def picked(bench: Bench, written: bool = True) -> list[int]:
+    """Up to twice `control_rows` rows that have a source and, if it is to be `written`, an
+    explanation, first one of each document: rows of one document say the same thing."""
     usable = [
         row
         for row, (text, source) in enumerate(zip(bench.texts, bench.rows.sources, strict=True))
-        if text.strip() and source.strip()
+        if source.strip() and (text.strip() or not written)
     ]
     first = list({bench.documents[row]: row for row in reversed(usable)}.values())[::-1]
     others = sorted(set(usable) - set(first))

@@ -44,6 +44,13 @@ PARTS = {
         " that reads loses what was taken away; one that reads an opening or loose words does not"
         " notice.",
     ),
+    "functional": (
+        "Going on",
+        "Does the subject go on as before?",
+        "The reconstruction is put in the place of the activation that it stands for, and the"
+        " subject goes on. How far does its next token move? A text that keeps what the subject"
+        " uses moves it less than the mean vector does, which nobody has read.",
+    ),
     "attribution": (
         "Words",
         "Which words carry the reconstruction?",
@@ -147,6 +154,9 @@ MEANINGS = {
     "auc": ("AUROC", "chance that a word of the source scores above one that is not; 0.5 is none"),
     "auc_over_deletion": ("AUROC over deletion", "recurrence less deletion, the same words"),
     "supported": ("In the source", "share of the words that the source has, by their stem"),
+    "kl": ("KL", "nats, next token, from the untouched run to the patched one; lower is better"),
+    "top1_kept": ("Top-1 kept", "the likeliest next token stays the likeliest"),
+    "kl_removed": ("KL removed", "share of the mean vector's KL; 1 is all of it, 0 is the mean"),
     "same_text": ("Same text", "the control's text is the row's real text"),
     "empty": ("Empty", "share of empty texts"),
     "unique": ("Unique", "1 by the number of rows with the same text"),
@@ -213,6 +223,7 @@ KINDS = {
     "mean_vector": ("mean vector", "the mean activation; one text whatever the row"),
     "right_vector": ("right vector", "the activation of the row"),
     "other_vector": ("another document's vector", ""),
+    "own": ("own vector", "the row's activation put back: a control that moves nothing"),
     "labels": ("labels", "another vector's loss less the right one's"),
     "sentence_shuffle": ("sentences shuffled", ""),
     "word_shuffle": ("words shuffled", "keeps what an unordered bag of words says"),
