@@ -16,6 +16,7 @@ from nlakit.config.base import (
     Weight,
 )
 from nlakit.config.labels import LabelsConfig, RequestsConfig, ServiceConfig
+from nlakit.config.rl import RLSettings
 
 
 def left_out(value: object) -> bool:
@@ -273,6 +274,16 @@ class PairConfig(TrainConfig):
     contrastive_temperature: Temperature = 0.1
 
 
+class RLConfig(TrainConfig, RLSettings):
+    """Joint RL of both halves, behind the adaptation of the AR; batch_rows are vectors a step."""
+
+    phases: tuple[Phase, ...] = Field(
+        default=(Phase(steps=200, lr=1e-4, schedule="constant"),), min_length=1
+    )
+    checkpoint_every: Positive = 10
+    measure_every: Positive = 20
+
+
 class EvalConfig(Section):
     profile: Literal["quick", "full"] = Field(
         default="quick", description="quick: minutes; full: everything that needs no service"
@@ -339,6 +350,7 @@ class RunConfig(Section):
     av: AVConfig = AVConfig()
     decoding: DecodingConfig = DecodingConfig()
     pair: PairConfig = PairConfig()
+    rl: RLConfig | None = Field(default=None, description="joint RL, in stage pair, if given")
     eval: EvalConfig = EvalConfig()
     report: ReportConfig = ReportConfig()
     watch: WatchConfig = WatchConfig()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache
@@ -16,6 +18,9 @@ from nlakit.models.head import head_of
 from nlakit.models.precision import check_finite
 
 COLDEST = 1e-6  # a temperature; logits divided by less leave the range of float32
+FEW = 8  # rows whose chances are worked out together
+BLOCK = 512  # tokens whose chances are added up together when one is drawn
+LOG2_E = math.log2(math.e)
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,16 @@ class Decoding:
 @dataclass(eq=False)
 class Text:
     """A text that is being written. `ids` are its tokens so far, without the closing tag; to set
-    `ended` takes it out before the next step. row: with `decoding.seed`, the key of its draws."""
+    `ended` takes it out before the next step. row: with `decoding.seed`, the key of its draws.
+    written: all its tokens, with the tag or the end-of-sequence token. log_p: of each of these in
+    nats, where they are drawn."""
 
     decoding: Decoding
     row: int = 0
     ids: list[int] = field(default_factory=list)
     ended: bool = False
+    written: list[int] = field(default_factory=list)
+    log_p: list[float] = field(default_factory=list)
 
 
 class Running:
@@ -61,7 +70,7 @@ class Running:
         self._decoder, self._head, self._close, self._words = decoder, head_of(model), close, words
         self._ends = end_ids(model)
         self._takes_positions = "position_ids" in signature(decoder.forward).parameters
-        self._generators: dict[Text, torch.Generator] = {}
+        self._generators: dict[Text, np.random.Generator] = {}
         self._cache: Any = None
         self._next: Any = None  # the tokens `(b, 1)` that were chosen last
         self._pads: list[int] = []
@@ -75,7 +84,8 @@ class Running:
         )
 
     def join(self, prompt: torch.Tensor, texts: Sequence[Text]) -> list[Text]:
-        """Begin texts behind equal prompts `(b, t)`, one a row; returns those that end at once.
+        """Begin texts behind prompts `(b, t)` of one length, equally many behind each, prompt after
+        prompt: these share its keys and values. Returns the texts that end at once.
 
         Raises DataError if outputs at the prompt are not finite.
         """
@@ -83,9 +93,13 @@ class Running:
         hidden = self._decoder(input_ids=prompt, past_key_values=cache, use_cache=True)[0][:, -1]
         # What overflows does so from the start.
         check_finite(hidden, "the verbalizer's outputs", str(hidden.dtype).split(".")[-1])
+        if (each := len(texts) // len(prompt)) > 1:
+            rows: Any = torch.arange(len(prompt), device=prompt.device).repeat_interleave(each)
+            cache.reorder_cache(rows)
+            hidden = hidden[rows]
         for text in texts:
             if text.decoding.temperature:
-                self._generators[text] = _generator(text, prompt.device)
+                self._generators[text] = _generator(text)
         tokens = self._choose(hidden, texts)
         if self.texts:
             mine, theirs = self._cache.get_seq_length(), cache.get_seq_length()
@@ -124,16 +138,40 @@ class Running:
         for row, text in zip(logits, texts, strict=True):
             _ban_repeats(row, text.ids, text.decoding.no_repeat_ngram)
             _penalise(row, text.ids, text.decoding.repetition_penalty, self._words)
-        tokens = logits.max(dim=-1).indices  # five times faster than argmax in bfloat16
-        for at, text in enumerate(texts):
-            if generator := self._generators.get(text):
-                tokens[at] = draw(logits[at], text.decoding.temperature, generator)
+        drawn = [at for at, text in enumerate(texts) if text in self._generators]
+        if len(drawn) < len(texts):
+            tokens = logits.max(dim=-1).indices  # five times faster than argmax in bfloat16
+        else:
+            tokens = torch.zeros(len(texts), dtype=torch.long, device=logits.device)
+        if drawn:
+            self._draw(logits, texts, drawn, tokens)
         for text, token in zip(texts, tokens.tolist(), strict=True):
             self._append(text, token)
         return tokens[:, None]
 
+    def _draw(
+        self,
+        logits: torch.Tensor,
+        texts: Sequence[Text],
+        drawn: Sequence[int],
+        tokens: torch.Tensor,
+    ) -> None:
+        """Draw the tokens of some texts, and write down how likely they were."""
+        some = [texts[at] for at in drawn]
+        places = torch.tensor(drawn, device=logits.device)
+        numbers = [self._generators[text].random() for text in some]
+        found, log_p = draw(
+            logits if len(drawn) == len(texts) else logits[places],
+            [text.decoding.temperature for text in some],
+            numbers,
+        )
+        tokens[places] = found
+        for text, value in zip(some, log_p.tolist(), strict=True):
+            text.log_p.append(value)
+
     def _append(self, text: Text, token: int) -> None:
         """A text ends at the closing tag's ids, at an end-of-sequence token, or at its limit."""
+        text.written.append(token)
         if token in self._ends:
             text.ended = True
             return
@@ -225,15 +263,55 @@ def end_ids(model: Any) -> set[int]:
     return set(found) if isinstance(found, list) else {found} - {None}
 
 
-def draw(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
-    """A token from logits `(v,)` at a temperature above 0."""
-    chances = torch.softmax(logits.float() / max(temperature, COLDEST), dim=-1)
-    return torch.multinomial(chances, 1, generator=generator)[0]
+def draw(
+    logits: torch.Tensor, temperatures: Sequence[float], numbers: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A token a row of logits `(b, v)` at temperatures above 0, and its log p in nats, both `(b,)`:
+    the first at which the chances, added up in order, exceed a number drawn from [0, 1).
+
+    Chances are added up by blocks first, so that the vocabulary is walked once, a few rows at a
+    time: what lies in the cache is walked fast.
+    """
+    parts = [
+        _draw(logits[start : start + FEW], temperatures[start : start + FEW], numbers[start:])
+        for start in range(0, len(logits), FEW)
+    ]
+    tokens, log_p = zip(*parts, strict=True)
+    return torch.cat(tokens), torch.cat(log_p)
 
 
-def _generator(text: Text, device: torch.device) -> torch.Generator:
-    made = torch.Generator(device=device)
-    return made.manual_seed((text.decoding.seed * 1_000_003 + text.row) % 2**63)
+def _draw(
+    logits: torch.Tensor, temperatures: Sequence[float], numbers: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    device, (count, size) = logits.device, logits.shape
+    heat = torch.tensor([max(t, COLDEST) for t in temperatures], device=device)[:, None]
+    top = logits.amax(dim=-1, keepdim=True).float()
+    weights = logits.to(torch.float32, copy=True).sub_(top).mul_(LOG2_E / heat).exp2_()
+    if rest := -size % BLOCK:
+        weights = pad(weights, (0, rest))
+    weights = weights.view(count, -1, BLOCK)
+    sums = weights.sum(dim=-1).double().cumsum(dim=-1)
+    whole = sums[:, -1:]
+    goal = torch.tensor(numbers[:count], dtype=torch.float64, device=device)[:, None] * whole
+    block, before, _ = _found(sums, goal)
+    inside = weights[torch.arange(count, device=device), block[:, 0]].double().cumsum(dim=-1)
+    place, _, own = _found(inside, goal - before)
+    return (block * BLOCK + place)[:, 0], (own / whole).log()[:, 0].float()
+
+
+def _found(
+    sums: torch.Tensor, goal: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The first place `(b, 1)` whose running sum `(b, n)` exceeds `goal` `(b, 1)`, the sum before
+    it and what it adds itself."""
+    goal = torch.minimum(goal, sums[:, -1:] * (1 - 1e-12))
+    place = torch.searchsorted(sums, goal, right=True)
+    before = torch.where(place > 0, sums.gather(1, (place - 1).clamp_min(0)), 0.0)
+    return place, before, sums.gather(1, place) - before
+
+
+def _generator(text: Text) -> np.random.Generator:
+    return np.random.default_rng([text.decoding.seed % 2**63, text.row % 2**63])
 
 
 def _ban_repeats(logits: torch.Tensor, said: list[int], size: int) -> None:

@@ -252,9 +252,10 @@ class Verbalizer(nn.Module):
     def begin(
         self, running: Running, injected: torch.Tensor | None, texts: Sequence[Text]
     ) -> list[Text]:
-        """Let texts of injected vectors `(n, d)` join those that run; returns those that end at
-        once. Raises DataError if outputs at the prompt are not finite."""
-        prompt = torch.tensor([self.prompt] * len(texts), device=self.device)
+        """Let texts of injected vectors `(n, d)` join those that run, equally many of each vector;
+        returns those that end at once. Raises DataError if outputs at the prompt are not finite."""
+        count = len(texts) if injected is None else len(injected)
+        prompt = torch.tensor([self.prompt] * count, device=self.device)
         with self.injecting(injected):
             return running.join(prompt, texts)
 

@@ -214,7 +214,8 @@ def file_records(folder: Path) -> dict[str, FileRecord]:
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
-        if path.is_dir() or hidden or relative.parts[0] in ("checkpoints", "manifest.json"):
+        resumable = "checkpoints" in relative.parts or relative.as_posix() == "manifest.json"
+        if path.is_dir() or hidden or resumable:
             continue
         records[relative.as_posix()] = FileRecord(
             sha256=file_sha256(path), bytes=path.stat().st_size

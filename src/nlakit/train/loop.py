@@ -28,6 +28,7 @@ from nlakit.train.optimizer import LossScale, MasterAdamW, learning_rate
 KEEP_CHECKPOINTS = 2
 WINDOW = 16
 GIVE_UP_AFTER = 20
+SHOWN = ("fve_", "gap_nats", "reward_sum", "frozen_fve")  # beside the loss, while it runs
 BLIND_AFTER = 2  # measurements in a row that show nothing read
 
 
@@ -108,46 +109,63 @@ def trend(losses: Sequence[float]) -> dict[str, float | bool]:
     return {"slope": float(slope), "r2": float(r2), "descending": descending}
 
 
-class Trainer:
-    """Trains a task in a stage folder; `run` resumes from the newest checkpoint there."""
+class Loop:
+    """Steps in a stage folder with measurements and checkpoints; `run` resumes from the newest
+    checkpoint there. What a step is, each training says itself."""
 
-    def __init__(
-        self, task: Task, config: TrainConfig, folder: Path, seed: int, stop_if_blind: bool = False
-    ) -> None:
-        self.task, self.config, self.folder, self.seed = task, config, folder, seed
-        self.stop_if_blind = stop_if_blind
+    def __init__(self, config: TrainConfig, folder: Path, seed: int) -> None:
+        self.config, self.folder, self.seed = config, folder, seed
         self.accelerator = Accelerator(
             gradient_accumulation_steps=config.accumulation,
             log_with=list(config.trackers) or None,
             project_dir=str(folder) if config.trackers else None,
         )
-        named = [(n, p) for n, p in task.module.named_parameters() if p.requires_grad]
-        self.names = [name for name, _ in named]
-        self.optimizer = MasterAdamW(
+        self.names: list[str] = []
+        self.optimizers: dict[str, MasterAdamW] = {}
+        self.records: list[dict[str, Any]] = []
+        self.skipped = 0
+
+    def _optimizer(self, name: str, module: nn.Module) -> MasterAdamW:
+        """A new optimizer of a module's trained parameters; a checkpoint has it by its name."""
+        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+        self.names += [name for name, _ in named]
+        config = self.config
+        self.optimizers[name] = MasterAdamW(
             [p for _, p in named],
             config.weight_decay,
             bits=config.optimizer_bits,
-            scale=LossScale(on=has_float16(task.module)),
+            scale=LossScale(on=has_float16(module)),
         )
-        self.records: list[dict[str, Any]] = []
-        self.skipped = 0
+        return self.optimizers[name]
+
+    def _step(self, step: int) -> dict[str, Any]:
+        """The step of this 0-based number; its record has `step`, counted from 1, `loss` and
+        `skipped`."""
+        raise NotImplementedError
+
+    def _measure(self) -> dict[str, float]:
+        """Measures on held-out documents."""
+        raise NotImplementedError
+
+    def _ends(self, label: str, record: dict[str, Any]) -> bool:
+        """Whether the training is over before its last step."""
+        raise NotImplementedError
 
     def run(self, label: str) -> dict[str, Any]:
         """Train to the last step; returns the summary that goes into `training.json`.
 
         Raises ModelError if 20 steps in a row have a gradient that is not finite, and LimitReached
-        if the half does not read and is to stop then.
+        if a half does not read and is to stop then.
         """
         config = self.config
         first = self._resume()
-        lengths = list(self.task.lengths())
         if config.trackers:
             self.accelerator.init_trackers(label, config=config.model_dump(mode="json"))
         bad_in_a_row = 0
         with ticker(label, config.steps, "steps") as progress:
             progress.skip(first)
             for step in range(first, config.steps):
-                record = self._step(step, lengths)
+                record = self._step(step)
                 bad_in_a_row = bad_in_a_row + 1 if record["skipped"] else 0
                 if bad_in_a_row >= GIVE_UP_AFTER:
                     raise ModelError(
@@ -157,7 +175,9 @@ class Trainer:
                     )
                 done = step + 1
                 if done % config.measure_every == 0 or done == config.steps:
-                    record |= self._measure()
+                    with torch.no_grad():
+                        measured = self._measure()
+                    record |= {name: round(value, 6) for name, value in measured.items()}
                 self.records.append(record)
                 if config.trackers:
                     numbers = {k: float(v) for k, v in record.items() if v is not None}
@@ -165,65 +185,19 @@ class Trainer:
                 if done % config.checkpoint_every == 0 and done < config.steps:
                     self._save(done)
                 progress.advance(1, _note(record))
-                if self.task.reading.low in record:
-                    self._watch(label, done)
+                if self._ends(label, record):
+                    break
         return self._finish()
 
-    def _watch(self, label: str, done: int) -> None:
-        """Say, once, that two measurements in a row show nothing read; stop if that is wanted."""
-        reading = self.task.reading
-        measured = [record for record in self.records if reading.low in record]
-        blind = [record[reading.low] <= 0 for record in reversed(measured)]
-        in_a_row = blind.index(False) if False in blind else len(blind)
-        if in_a_row < BLIND_AFTER:
-            return
-        found = f"{reading.measure} {measured[-1][reading.measure]:.3g}, its interval touches 0"
-        if self.stop_if_blind:
-            self._save(done)
-            raise LimitReached(
-                f"{label}: after {done} steps {reading.blind}",
-                found=found,
-                do=f"{reading.advice}; with --no-stop-if-blind the training goes on",
-            )
-        if in_a_row == BLIND_AFTER:
-            say(f"{label}: after {done} steps {reading.blind} ({found}); try: {reading.advice}")
-
-    def _step(self, step: int, lengths: Sequence[int]) -> dict[str, Any]:
-        config, world = self.config, self.accelerator.num_processes
-        self.task.module.train()
-        losses: list[float] = []
-        logged: list[dict[str, float]] = []
-        for micro in range(config.accumulation):
-            index = (step * config.accumulation + micro) * world + self.accelerator.process_index
-            rows = batch_at(index, lengths, config.batch_rows, self.seed)
-            loss, extras = self.task.loss(rows)
-            self.accelerator.backward(loss * self.optimizer.scale.factor)
-            losses.append(float(loss.detach()))
-            logged.append(extras)
-        self._share_gradients()
-        rate = learning_rate(config.phases, step)
-        norm = self.optimizer.step(rate, config.clip_norm)
-        skipped = not math.isfinite(norm)
-        self.skipped += skipped
-        mean = sum(losses) / len(losses)
-        extras = {name: sum(one[name] for one in logged) / len(logged) for name in logged[0]}
-        record = {"step": step + 1, "loss": round(mean, 6), "lr": rate, "skipped": skipped}
-        return record | {"grad_norm": norm if math.isfinite(norm) else None} | extras
-
-    def _share_gradients(self) -> None:
+    def _share_gradients(self, optimizer: MasterAdamW) -> None:
         """Average gradients over processes: adapters are small, so one reduction a step is cheap
         and no wrapper stands between the loop and the half's own methods."""
         if self.accelerator.num_processes == 1:
             return
-        for parameter in self.optimizer.parameters:
+        for parameter in optimizer.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")  # type: ignore[assignment]
-
-    def _measure(self) -> dict[str, float]:
-        self.task.module.eval()
-        with torch.no_grad():
-            return {name: round(value, 6) for name, value in self.task.measure().items()}
 
     def _save(self, step: int) -> None:
         if not self.accelerator.is_main_process:
@@ -235,9 +209,9 @@ class Trainer:
         state = {
             "step": step,
             "names": self.names,
-            "optimizer": self.optimizer.state_dict(),
             "torch_rng": torch.get_rng_state(),
             "records": json.dumps(self.records),
+            **{name: one.state_dict() for name, one in self.optimizers.items()},
         }
         torch.save(state, temporary / "state.pt")
         temporary.rename(target)
@@ -263,7 +237,8 @@ class Trainer:
                 found=str(found[-1]),
                 do="redo the stage",
             )
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[name])
         torch.set_rng_state(state["torch_rng"])
         self.records = json.loads(state["records"])
         self.skipped = sum(bool(record["skipped"]) for record in self.records)
@@ -275,21 +250,88 @@ class Trainer:
 
     def _finish(self) -> dict[str, Any]:
         self._write_metrics()
-        self.task.module.eval()
-        last = self.records[-1] if self.records else {}
-        summary = {
-            "steps": self.config.steps,
-            "skipped_steps": self.skipped,
-            "trend": trend([record["loss"] for record in self.records]),
-            "last": last,
-        }
+        summary = self._summary()
         atomic_write(self.folder / "training.json", as_json(summary, indent=1) + "\n")
         if self.config.trackers:
             self.accelerator.end_training()
         return summary
 
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "steps": self.config.steps,
+            "skipped_steps": self.skipped,
+            "last": self.records[-1] if self.records else {},
+        }
+
+
+class Trainer(Loop):
+    """Trains a task: one half, on rows that are there."""
+
+    def __init__(
+        self, task: Task, config: TrainConfig, folder: Path, seed: int, stop_if_blind: bool = False
+    ) -> None:
+        super().__init__(config, folder, seed)
+        self.task, self.stop_if_blind = task, stop_if_blind
+        self.optimizer = self._optimizer("optimizer", task.module)
+        self.lengths = list(task.lengths())
+
+    def _ends(self, label: str, record: dict[str, Any]) -> bool:
+        """Whether the training is over before its last step."""
+        if self.task.reading.low in record:
+            self._watch(label, record["step"])
+        return False
+
+    def _watch(self, label: str, done: int) -> None:
+        """Say, once, that two measurements in a row show nothing read; stop if that is wanted."""
+        reading = self.task.reading
+        measured = [record for record in self.records if reading.low in record]
+        blind = [record[reading.low] <= 0 for record in reversed(measured)]
+        in_a_row = blind.index(False) if False in blind else len(blind)
+        if in_a_row < BLIND_AFTER:
+            return
+        found = f"{reading.measure} {measured[-1][reading.measure]:.3g}, its interval touches 0"
+        if self.stop_if_blind:
+            self._save(done)
+            raise LimitReached(
+                f"{label}: after {done} steps {reading.blind}",
+                found=found,
+                do=f"{reading.advice}; with --no-stop-if-blind the training goes on",
+            )
+        if in_a_row == BLIND_AFTER:
+            say(f"{label}: after {done} steps {reading.blind} ({found}); try: {reading.advice}")
+
+    def _step(self, step: int) -> dict[str, Any]:
+        config, world = self.config, self.accelerator.num_processes
+        self.task.module.train()
+        losses: list[float] = []
+        logged: list[dict[str, float]] = []
+        for micro in range(config.accumulation):
+            index = (step * config.accumulation + micro) * world + self.accelerator.process_index
+            rows = batch_at(index, self.lengths, config.batch_rows, self.seed)
+            loss, extras = self.task.loss(rows)
+            self.accelerator.backward(loss * self.optimizer.scale.factor)
+            losses.append(float(loss.detach()))
+            logged.append(extras)
+        self._share_gradients(self.optimizer)
+        rate = learning_rate(config.phases, step)
+        norm = self.optimizer.step(rate, config.clip_norm)
+        skipped = not math.isfinite(norm)
+        self.skipped += skipped
+        mean = sum(losses) / len(losses)
+        extras = {name: sum(one[name] for one in logged) / len(logged) for name in logged[0]}
+        record = {"step": step + 1, "loss": round(mean, 6), "lr": rate, "skipped": skipped}
+        return record | {"grad_norm": norm if math.isfinite(norm) else None} | extras
+
+    def _measure(self) -> dict[str, float]:
+        self.task.module.eval()
+        return self.task.measure()
+
+    def _summary(self) -> dict[str, Any]:
+        losses = [record["loss"] for record in self.records]
+        return super()._summary() | {"trend": trend(losses)}
+
 
 def _note(record: dict[str, Any]) -> str:
     shown = [f"loss {record['loss']:.3f}"]
-    shown += [f"{k} {v:.3f}" for k, v in record.items() if k.startswith(("fve_", "gap_nats"))]
+    shown += [f"{k} {v:.3f}" for k, v in record.items() if k.startswith(SHOWN)]
     return " ".join(shown)

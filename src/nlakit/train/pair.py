@@ -26,6 +26,7 @@ from nlakit.train.ar import ARTask, copy_mean, enable_checkpointing
 from nlakit.train.loop import Trainer
 
 TEXTS_FILE = "av_texts.jsonl"
+BEFORE_RL = "before_rl"
 
 
 def chosen_rows(rundir: RunDir, settings: PairConfig) -> tuple[TableRows, TableRows]:
@@ -85,14 +86,36 @@ def with_labels(rows: TableRows, rundir: RunDir, share: float) -> TableRows:
 @stage(
     "pair",
     parents=("tables", "ar", "av"),
-    sections=("pair", "decoding", "subject", "seed"),
+    sections=("pair", "decoding", "subject", "seed", "rl"),
     outside=subject_files,
 )
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
-    """Write `ar/` (adapted) and `av/` (as trained): the pair that is evaluated and used."""
-    settings = config.pair
+    """Write `ar/` (adapted) and `av/` (as trained), both after joint RL if that is asked for: the
+    pair that is evaluated and used."""
     subject = load_subject(config.subject)
-    rows, held_out = chosen_rows(rundir, settings)
+    adapted = folder / BEFORE_RL if config.rl else folder
+    rows, held_out = chosen_rows(rundir, config.pair)
+    if not (adapted / "av" / FILE).exists():  # written last
+        adapt(config, rundir, folder, adapted, subject, rows, held_out)
+    if config.rl:
+        from nlakit.train.rl.learn import learn
+
+        learn(config, rundir, adapted, folder, subject)
+    count = len(with_labels(rows, rundir, config.pair.label_share))
+    return Rows(entered=count, kept=count)
+
+
+def adapt(
+    config: RunConfig,
+    rundir: RunDir,
+    folder: Path,
+    adapted: Path,
+    subject: Subject,
+    rows: TableRows,
+    held_out: TableRows,
+) -> None:
+    """Train the AR on AV texts of `rows`, in the stage's folder; the pair goes to `adapted`."""
+    settings = config.pair
     texts = write_texts(config, held_out.join(rows), rundir, folder, subject)
     held_out = dataclasses.replace(held_out, texts=texts[: len(held_out)])
     rows = dataclasses.replace(rows, texts=texts[len(held_out) :])
@@ -107,13 +130,12 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     parent = rundir.manifest("ar")
     module.contract.nlakit.parent = f"ar:{parent.identity()}" if parent else None
     module.contract.nlakit.scores = {"held_out_av_texts": summary["last"]}
-    module.save(folder / "ar")
-    copy_mean(rundir, folder / "ar")
-    _copy_half(rundir.need("av"), folder / "av")
-    decoding_contract(config, rundir).write(folder / "av" / FILE)
-    return Rows(entered=len(inputs), kept=len(inputs))
+    module.save(adapted / "ar")
+    copy_mean(rundir, adapted / "ar")
+    copy_half(rundir.need("av"), adapted / "av")
+    decoding_contract(config, rundir).write(adapted / "av" / FILE)
 
 
-def _copy_half(source: Path, target: Path) -> None:
+def copy_half(source: Path, target: Path) -> None:
     names = ("checkpoints", "manifest.json", "begin.json", "training.json", "metrics.jsonl", ".*")
     shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*names))

@@ -150,7 +150,7 @@ class Steerer:
         made: list[list[int]] = []
         for rows in _chunks(len(directions)):
             count = len(alphas[rows])
-            draws = [torch.Generator(self.device).manual_seed(seed) for _ in range(count)]
+            numbers = np.random.default_rng(seed)
             texts: list[list[int]] = [[] for _ in range(count)]
             ended = [False] * count
             with self._begun(ids, directions[rows], alphas[rows], places) as (cache, rest):
@@ -158,7 +158,7 @@ class Steerer:
                 for _ in range(new_tokens):
                     hidden = self.decoder(input_ids=taken, past_key_values=cache, use_cache=True)[0]
                     logits = self.head.logits(hidden[:, -1])
-                    taken = _chosen(logits, temperature, draws)[:, None]
+                    taken = _chosen(logits, temperature, numbers)[:, None]
                     for at, token in enumerate(taken[:, 0].tolist()):
                         ended[at] |= token in self.ends
                         if not ended[at]:
@@ -194,11 +194,8 @@ def _chunks(count: int) -> list[slice]:
     return [slice(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
 
-def _chosen(
-    logits: torch.Tensor, temperature: float, draws: Sequence[torch.Generator]
-) -> torch.Tensor:
+def _chosen(logits: torch.Tensor, temperature: float, numbers: np.random.Generator) -> torch.Tensor:
     if temperature == 0:
         return logits.max(dim=-1).indices
-    return torch.stack(
-        [draw(row, temperature, one) for row, one in zip(logits, draws, strict=True)]
-    )
+    count = len(logits)
+    return draw(logits, [temperature] * count, [numbers.random()] * count)[0]

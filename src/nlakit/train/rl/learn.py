@@ -1,0 +1,96 @@
+"""Joint RL inside the stage `pair`: from the adapted pair to the one that is kept."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from nlakit.config.sections import RLConfig, RunConfig
+from nlakit.core.contract import FILE, read_contract
+from nlakit.errors import DataError
+from nlakit.files.rows import TableRows, read_mean, read_rows
+from nlakit.models.reconstructor import Reconstructor
+from nlakit.models.subject import Subject
+from nlakit.models.verbalizer import Verbalizer
+from nlakit.run.folder import RunDir, file_sha256
+from nlakit.train.ar import enable_checkpointing
+from nlakit.train.pair import copy_half
+from nlakit.train.rl.instruments import Instruments
+from nlakit.train.rl.joint import Halves, JointLoop
+
+FOLDER = "rl"
+
+
+def learn(config: RunConfig, rundir: RunDir, adapted: Path, folder: Path, subject: Subject) -> None:
+    """Train the pair in `adapted` further; `folder` gets the pair that the settings keep, its
+    `rl/` the log, the measures at the start, and the best pairs by either rule.
+
+    Raises DataError with fewer vectors than one step takes.
+    """
+    settings = config.rl
+    assert settings is not None, "asked for by the caller"
+    rows, held_out = learnt_rows(rundir, settings)
+    halves = load_halves(subject, adapted)
+    if settings.gradient_checkpointing:
+        enable_checkpointing(halves.av.model)
+        enable_checkpointing(halves.ar.decoder)
+    mean = read_mean(adapted / "ar")
+    instruments = Instruments(
+        halves.av, halves.ar, halves.start_ar, held_out, mean, settings.texts_at_once, config.seed
+    )
+    place = folder / FOLDER
+    loop = JointLoop(
+        halves, rows, read_rows(rundir, "ar")[0], instruments, settings, place, config.seed
+    )
+    summary = loop.run("RL")
+    if settings.keep == "last":
+        source = place / "last"
+        halves.av.save(source / "av")
+        halves.ar.save(source / "ar")
+    else:
+        source = place / "best" / settings.keep
+    for half in ("av", "ar"):
+        _take(source / half, adapted / half, folder / half, summary)
+
+
+def load_halves(subject: Subject, pair: Path) -> Halves:
+    """The pair in a folder twice: once to learn, once as it is."""
+    mean = read_mean(pair / "av")
+    contracts = {half: read_contract(pair / half) for half in ("av", "ar")}
+    avs = [Verbalizer.load(subject, contracts["av"], mean, pair / "av") for _ in range(2)]
+    ars = [Reconstructor.load(subject, contracts["ar"], pair / "ar") for _ in range(2)]
+    for half in (avs[1], ars[1]):
+        half.requires_grad_(False)
+    return Halves(avs[0], ars[0], avs[1], ars[1])
+
+
+def learnt_rows(rundir: RunDir, settings: RLConfig) -> tuple[TableRows, TableRows]:
+    """Rows to learn on and rows to measure on, of different documents.
+
+    The first of `rl` are held out; the rest of `rl`, then `ar`, are learnt on: the AV has not seen
+    their labels, so that it is as unsure there as it is on new rows.
+    """
+    rl, ar = read_rows(rundir, "rl")[0], read_rows(rundir, "ar")[0]
+    held_out = rl.head(min(settings.measure_rows, len(rl) // 2))
+    documents = set(held_out.doc_ids)
+    fresh = rl.take([row for row, name in enumerate(rl.doc_ids) if name not in documents])
+    rows = fresh.join(ar)
+    rows = rows.head(settings.rows or len(rows))
+    if len(rows) < settings.batch_rows:
+        raise DataError(
+            "fewer vectors than one step of RL takes",
+            found=f"{len(rows)} rows, batch_rows {settings.batch_rows}",
+            do="use more documents, or smaller rl.batch_rows",
+        )
+    return rows, held_out
+
+
+def _take(source: Path, before: Path, target: Path, summary: dict) -> None:
+    """Copy a half to where the stage's result lies; its contract names what it was before."""
+    copy_half(source, target)
+    shutil.copyfile(before / "mean_unit.safetensors", target / "mean_unit.safetensors")
+    contract = read_contract(before)
+    weights = next(iter(sorted(before.glob("*.safetensors"))))
+    contract.nlakit.parent = f"before RL:{file_sha256(weights)}"
+    contract.nlakit.scores = contract.nlakit.scores | {"rl": summary["kept"]}
+    contract.write(target / FILE)
