@@ -3,13 +3,15 @@
     python benchmarks/service_load.py demo --clients 32 --seconds 300 --json load.json
 
 One client first asks each request alone; then all clients ask them by turns, streamed, for so many
-seconds. Service and clients share the machine.
+seconds. Service and clients are two processes of one machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -98,32 +100,57 @@ def requests(count: int) -> list[dict[str, Any]]:
     return made[:count]
 
 
-def measure(app: Any, url: str, distinct: int, clients: int, seconds: float) -> Report:
-    """Alone, then together."""
-    bodies, limits = requests(distinct), httpx.Timeout(seconds + 600)
-    with httpx.Client(base_url=url, timeout=limits) as client:
-        ask(client, bodies[0])  # the first one pays for what is made once
-        began = time.monotonic()
-        alone = [ask(client, body) for body in bodies]
-        single = 60 * len(alone) / (time.monotonic() - began)
-    found: list[tuple[int, Answer]] = []
-    memory, begun, end = [], time.monotonic(), time.monotonic() + seconds
+def ask_all(url: str, bodies: list[dict[str, Any]], clients: int, seconds: float) -> dict[str, Any]:
+    """What clients that keep asking get, each with the number of its request, and the seconds until
+    the last is served. One client asks each request once."""
+    found: list[tuple[int, dict[str, Any]]] = []
+    begun = time.monotonic()
 
     def keep_asking(start: int) -> None:
-        with httpx.Client(base_url=url, timeout=limits) as client:
-            for at in islice(cycle(range(len(bodies))), start, None):
-                if time.monotonic() >= end:
+        with httpx.Client(base_url=url, timeout=seconds + 600) as client:
+            for nth, at in enumerate(islice(cycle(range(len(bodies))), start, None)):
+                over = nth == len(bodies) if clients == 1 else time.monotonic() >= begun + seconds
+                if over:
                     return
-                found.append((at, ask(client, bodies[at])))
+                found.append((at, asdict(ask(client, bodies[at]))))
 
     threads = [threading.Thread(target=keep_asking, args=(n,)) for n in range(clients)]
     for thread in threads:
         thread.start()
+    for thread in threads:
+        thread.join()
+    return {"answers": found, "took": time.monotonic() - begun}
+
+
+def asked(
+    url: str, distinct: int, clients: int, seconds: float, memory: list[float]
+) -> tuple[list[tuple[int, Answer]], float]:
+    """The same by a process of its own, as clients are elsewhere: in this one the service's threads
+    would wait for theirs."""
+    words = ["--ask", url, "--distinct", str(distinct), "--clients", str(clients)]
+    words += ["--seconds", str(seconds)]
     process = psutil.Process()
-    while any(thread.is_alive() for thread in threads):
-        memory.append(process.memory_info().rss / 2**20)
-        time.sleep(min(1.0, seconds / 10))
-    took = time.monotonic() - begun
+    command = [sys.executable, __file__, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None, "it is a pipe"
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(child.stdout or ()))
+        reader.start()
+        while reader.is_alive():
+            memory.append(process.memory_info().rss / 2**20)
+            reader.join(min(1.0, seconds / 10))
+    told = json.loads("".join(lines))
+    return [(at, Answer(**one)) for at, one in told["answers"]], told["took"]
+
+
+def measure(app: Any, url: str, distinct: int, clients: int, seconds: float) -> Report:
+    """Alone, then together."""
+    with httpx.Client(base_url=url, timeout=600) as client:
+        ask(client, requests(1)[0])  # the first one pays for what is made once
+    memory: list[float] = []
+    first, spent = asked(url, distinct, 1, seconds, [])
+    alone, single = dict(first), 60 * len(first) / spent
+    found, took = asked(url, distinct, clients, seconds, memory)
     good = [(at, one) for at, one in found if one.status == 200]
     differences = [
         abs((one.centred_cosine or 0.0) - (alone[at].centred_cosine or 0.0)) for at, one in good
@@ -139,7 +166,7 @@ def measure(app: Any, url: str, distinct: int, clients: int, seconds: float) -> 
         failed=sum(one.status not in (200, 503) for _, one in found),
         other_texts=sum(one.text != alone[at].text for at, one in good),
         largest_score_difference=float(max(differences, default=0.0)),
-        alone_first_token_seconds=quantiles([one.first for one in alone]),
+        alone_first_token_seconds=quantiles([one.first for one in alone.values()]),
         first_token_seconds=quantiles([one.first for _, one in good]),
         resident_mb={
             "start": round(memory[0], 1),
@@ -177,14 +204,19 @@ def serving(app: Any) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pair", help="a pair, as for nlakit serve")
+    parser.add_argument("pair", nargs="?", default="demo", help="a pair, as for nlakit serve")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--distinct", type=int, default=64, help="requests that differ")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--precision", default="float32", help="of the subject")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--ask", metavar="URL", help="be the clients of a service that runs")
     given = parser.parse_args()
+    if given.ask:
+        found = ask_all(given.ask, requests(given.distinct), given.clients, given.seconds)
+        print(json.dumps(found))
+        return
     engine = Engine(NLA.load(given.pair, precision=given.precision), batch=given.batch)
     app = create_app({"pair": engine}, Settings(rate=0, seconds=3600))
     try:

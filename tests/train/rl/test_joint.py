@@ -58,8 +58,8 @@ class Loud:
     def __init__(self, rewarder: Any) -> None:
         self.rewarder = rewarder
 
-    def parts(self, rollouts: Any, vectors: Any, key: Any) -> dict[str, np.ndarray]:
-        found = self.rewarder.parts(rollouts, vectors, key)
+    def parts(self, rollouts: Any, *given: Any) -> dict[str, np.ndarray]:
+        found = self.rewarder.parts(rollouts, *given)
         return found | {"loud": np.array([float(tokens[0] % 7) for tokens in rollouts.tokens])}
 
 

@@ -102,7 +102,8 @@ class JointLoop(Loop):
             config.texts_at_once,
             config.merge_adapters,
         )
-        parts = self.rewarder.parts(rollouts, vectors, [self.seed, 82, index])
+        sources = [self.rows.sources[row] for row in rows]
+        parts = self.rewarder.parts(rollouts, vectors, sources, [self.seed, 82, index])
         rewards = np.sum(list(parts.values()), axis=0).reshape(-1, config.samples)
         advantage = (
             best_of_n(rewards)

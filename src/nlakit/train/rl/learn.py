@@ -5,18 +5,24 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nlakit.config.sections import RLConfig, RunConfig
 from nlakit.core.contract import FILE, read_contract
+from nlakit.core.prompts import document_ids
 from nlakit.errors import DataError
 from nlakit.files.rows import TableRows, read_mean, read_rows
 from nlakit.models.reconstructor import Reconstructor
-from nlakit.models.subject import Subject
+from nlakit.models.steering.patch import Patcher
+from nlakit.models.subject import Subject, decoder_of
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.run.folder import RunDir, file_sha256
 from nlakit.train.ar import enable_checkpointing
 from nlakit.train.pair import copy_half
 from nlakit.train.rl.instruments import Instruments
 from nlakit.train.rl.joint import Halves, JointLoop
+from nlakit.train.rl.reward import Functional
 
 FOLDER = "rl"
 
@@ -39,9 +45,9 @@ def learn(config: RunConfig, rundir: RunDir, adapted: Path, folder: Path, subjec
         halves.av, halves.ar, halves.start_ar, held_out, mean, settings.texts_at_once, config.seed
     )
     place = folder / FOLDER
-    loop = JointLoop(
-        halves, rows, read_rows(rundir, "ar")[0], instruments, settings, place, config.seed
-    )
+    gold = read_rows(rundir, "ar")[0]
+    going_on = how_it_goes_on(subject, halves.av) if settings.reward.functional else None
+    loop = JointLoop(halves, rows, gold, instruments, settings, place, config.seed, going_on)
     summary = loop.run("RL")
     if settings.keep == "last":
         source = place / "last"
@@ -51,6 +57,18 @@ def learn(config: RunConfig, rundir: RunDir, adapted: Path, folder: Path, subjec
         source = place / "best" / settings.keep
     for half in ("av", "ar"):
         _take(source / half, adapted / half, folder / half, summary)
+
+
+def how_it_goes_on(subject: Subject, av: Verbalizer) -> Functional:
+    """KL in nats of the subject's next token with reconstructions put back in place of the
+    activation that was read at the end of a source."""
+    patcher = Patcher(subject.model, decoder_of(subject.model), av.contract.layer)
+    how = av.contract.nlakit.special_tokens
+
+    def diverged(source: str, made: NDArray[np.float32]) -> NDArray[np.float64]:
+        return patcher.effect(document_ids(subject.tokenizer, source, how), made).kl
+
+    return diverged
 
 
 def load_halves(subject: Subject, pair: Path) -> Halves:

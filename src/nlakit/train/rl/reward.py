@@ -19,8 +19,8 @@ Values = NDArray[np.float64]
 CLOSEST = 1e-4  # a squared distance; the logarithm of 0 is none
 # What a reconstruction at a right angle is worth, by kind: so is a text that failed.
 ORTHOGONAL = {"mse": -2.0, "log_mse": -float(np.log(2.0)), "centred": 0.0}
-# (index of the vector in the batch, reconstructions (m, d) of its texts) → KL (m,) in nats.
-Functional = Callable[[int, NDArray[np.float32]], Values]
+# (source, reconstructions (m, d) of its texts) → KL (m,) in nats.
+Functional = Callable[[str, NDArray[np.float32]], Values]
 
 
 def worth(
@@ -51,9 +51,14 @@ class Rewarder:
     functional: Functional | None = None
 
     def parts(
-        self, rollouts: Rollouts, vectors: NDArray[np.float32], key: Sequence[int]
+        self,
+        rollouts: Rollouts,
+        vectors: NDArray[np.float32],
+        sources: Sequence[str],
+        key: Sequence[int],
     ) -> dict[str, Values]:
-        """Part → `(n·G,)` of texts of the vectors `(n, d)`; `key` decides cuts and orders."""
+        """Part → `(n·G,)` of texts of the vectors `(n, d)`, which were read in the sources; `key`
+        decides cuts and orders."""
         rng, settings = np.random.default_rng(list(key)), self.settings
         real = vectors[rollouts.vector_of]
         seen = self._seen(rollouts, rng)
@@ -67,7 +72,7 @@ class Rewarder:
             shuffled = [sentence_shuffle(text, rng) for text in seen]
             found["shuffle"] = settings.shuffle * self._paid(self.live, shuffled, real, rollouts)
         if settings.functional:
-            found["functional"] = -settings.functional * self._diverged(seen, rollouts)
+            found["functional"] = -settings.functional * self._diverged(seen, rollouts, sources)
         if settings.length:
             beyond = np.maximum(rollouts.lengths - settings.free_tokens, 0)
             found["length"] = -settings.length * beyond / self.limit
@@ -94,13 +99,13 @@ class Rewarder:
         values = worth(self.settings.kind, real, reconstructed(ar, texts), self.mean)
         return np.where(rollouts.whole, values, ORTHOGONAL[self.settings.kind])
 
-    def _diverged(self, seen: Sequence[str], rollouts: Rollouts) -> Values:
+    def _diverged(self, seen: Sequence[str], rollouts: Rollouts, sources: Sequence[str]) -> Values:
         """KL `(n·G,)` of the subject's next token; for a failed text that of patched ū."""
         assert self.functional is not None, "the training that pays for it gives it"
         made = reconstructed(self.live, seen)
         made[~rollouts.whole] = self.mean
         groups = np.split(made, len(made) // rollouts.samples)
-        return np.concatenate([self.functional(at, group) for at, group in enumerate(groups)])
+        return np.concatenate([self.functional(*one) for one in zip(sources, groups, strict=True)])
 
 
 def reconstructed(ar: Reconstructor, texts: Sequence[str]) -> NDArray[np.float32]:
