@@ -42,7 +42,8 @@ SAME = {
     "activations.parquet": "vectors.parquet",
 }
 OUTPUTS = ("--out", "--run", "--json", "--save")
-BEGUN = {"DIR/run": "runs/labels-local"}  # outputs that a command goes on with
+# Outputs that a command goes on with.
+BEGUN = {"DIR/run": "runs/labels-local", "runs/demo": "runs/demo"}
 
 
 def toy_model(folder: Path, blocks: int) -> Path:
@@ -79,6 +80,9 @@ def toy_example(path: Path, model: Path, labels_url: str) -> dict[str, Any]:
         toy[section] |= {"optimizer": "adamw", "trackers": [], "gradient_checkpointing": False}
         toy[section] |= STEPS
     toy["ar"]["blocks"] = None
+    if "rl" in data:
+        few = {"batch_rows": 2, "samples": 2, "ar_samples": 1, "measure_rows": 2}
+        toy["rl"] = {"phases": [{"steps": 1, "lr": 1e-3}], "learn_on": None, **few}
     data = merged(data, toy)
     services = data["labels"].get("services", [])
     auditor = [data["labels"]["auditor"]] if data["labels"].get("auditor") else []

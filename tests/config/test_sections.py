@@ -27,6 +27,7 @@ CHANGED = {
     "ar": {"batch_rows": 3},
     "av": {"batch_rows": 3},
     "pair": {"rows": 3},
+    "rl": {"samples": 9},
     "eval": {"rows": 3},
     "report": {"rows": 3},
     "decoding": {"max_new_tokens": 7},
