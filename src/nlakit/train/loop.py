@@ -335,3 +335,9 @@ def _note(record: dict[str, Any]) -> str:
     shown = [f"loss {record['loss']:.3f}"]
     shown += [f"{k} {v:.3f}" for k, v in record.items() if k.startswith(SHOWN)]
     return " ".join(shown)
+
+
+def copy_half(source: Path, target: Path) -> None:
+    """Copy a trained half without what its training left beside it."""
+    names = ("checkpoints", "manifest.json", "begin.json", "training.json", "metrics.jsonl", ".*")
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*names))

@@ -7,7 +7,6 @@ short training on AV texts for training rows, labels mixed in, teaches it how fa
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from nlakit.run.inputs import subject_files
 from nlakit.run.progress import ticker
 from nlakit.run.stage import stage
 from nlakit.train.ar import ARTask, copy_mean, enable_checkpointing
-from nlakit.train.loop import Trainer
+from nlakit.train.loop import Trainer, copy_half
 
 TEXTS_FILE = "av_texts.jsonl"
 BEFORE_RL = "before_rl"
@@ -134,8 +133,3 @@ def adapt(
     copy_mean(rundir, adapted / "ar")
     copy_half(rundir.need("av"), adapted / "av")
     decoding_contract(config, rundir).write(adapted / "av" / FILE)
-
-
-def copy_half(source: Path, target: Path) -> None:
-    names = ("checkpoints", "manifest.json", "begin.json", "training.json", "metrics.jsonl", ".*")
-    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*names))

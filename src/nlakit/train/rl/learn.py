@@ -19,7 +19,7 @@ from nlakit.models.subject import Subject, decoder_of
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.run.folder import RunDir, file_sha256
 from nlakit.train.ar import enable_checkpointing
-from nlakit.train.pair import copy_half
+from nlakit.train.loop import copy_half
 from nlakit.train.rl.instruments import Instruments
 from nlakit.train.rl.joint import Halves, JointLoop
 from nlakit.train.rl.reward import Functional
