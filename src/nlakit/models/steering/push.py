@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from nlakit.models.decode import draw, end_ids
 from nlakit.models.families import active_stream, changed_output
 from nlakit.models.head import head_of
 from nlakit.models.precision import check_finite
+from nlakit.models.steering.front import begun
 from nlakit.models.subject import Subject, blocks_of, decoder_of
 
 BATCH = 32  # rows of one text that run together
@@ -175,19 +174,12 @@ class Steerer:
         """A cache of `b` rows with the tokens before the first steered one, and the tokens that are
         still to read; forwards inside the body are steered."""
         before = min(places.tokens, default=0)
-        cache = DynamicCache(config=self.decoder.config)
-        if before:
-            front = torch.tensor([list(ids[:before])], device=self.device)
-            self.decoder(input_ids=front, past_key_values=cache, use_cache=True)
-            if all(type(one) in (DynamicLayer, DynamicSlidingWindowLayer) for one in cache.layers):
-                every: Any = torch.zeros(len(alphas), dtype=torch.long, device=self.device)
-                cache.reorder_cache(every)
-            else:  # a recurrent state need not take in several tokens at once
-                cache, before = DynamicCache(config=self.decoder.config), 0
+        cache, rest = begun(self.decoder, ids, before, len(alphas))
         along = torch.as_tensor(np.asarray(directions), dtype=torch.float32, device=self.device)
         sizes = torch.as_tensor(np.asarray(alphas), dtype=torch.float32, device=self.device)
-        with pushing(self.decoder, self.layer, along, sizes, places, before):
-            yield cache, list(ids[before:])
+        start = len(ids) - len(rest)
+        with pushing(self.decoder, self.layer, along, sizes, places, start):
+            yield cache, rest
 
 
 def _chunks(count: int) -> list[slice]:
