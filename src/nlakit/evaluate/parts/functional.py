@@ -98,24 +98,27 @@ def effects(
     """`kl` and `top1_kept` → condition → value a row `(n,)`; NaN for what a row lacks, and for rows
     whose source, read again, does not end in the row's own activation."""
     contract = av.contract
-    patcher = Patcher(av.model, av.decoder, contract.layer)
+    special = contract.nlakit.special_tokens
+    read = [document_ids(av.tokenizer, bench.rows.sources[row], special) for row in rows]
+    places = [at for at, ids in enumerate(read) if not av.positions or len(ids) <= av.positions]
+    here = [
+        {name: v for name, some in given.items() if (v := some[at]) is not None} for at in places
+    ]
+    with ticker("functional", len(places), "rows") as progress:
+        found = Patcher(av.model, av.decoder, contract.layer).effects(
+            [read[at] for at in places],
+            [np.stack([*one.values()]) for one in here],
+            progress.advance,
+        )
     kl, kept = ({name: np.full(len(bench), np.nan) for name in given} for _ in range(2))
-    missing = 0
-    with ticker("functional", len(rows), "rows") as progress:
-        for place, row in enumerate(rows):
-            progress.advance(1)
-            source, special = bench.rows.sources[row], contract.nlakit.special_tokens
-            ids = document_ids(av.tokenizer, source, special)
-            here = {name: v for name, some in given.items() if (v := some[place]) is not None}
-            if av.positions and len(ids) > av.positions:
-                missing += 1
-                continue
-            effect = patcher.effect(ids, np.stack([*here.values()]))
-            if cosine(bench.rows.vectors[row][None], effect.own[None])[0] < SAME:
-                missing += 1
-                continue
-            for at, name in enumerate(here):
-                kl[name][row], kept[name][row] = effect.kl[at], effect.kept[at]
+    missing = len(rows) - len(places)
+    for at, names, effect in zip(places, here, found, strict=True):
+        row = rows[at]
+        if cosine(bench.rows.vectors[row][None], effect.own[None])[0] < SAME:
+            missing += 1
+            continue
+        for name, moved, stays in zip(names, effect.kl, effect.kept, strict=True):
+            kl[name][row], kept[name][row] = moved, stays
     if missing:
         part.notes.append(
             f"{missing} of {len(rows)} rows are left out: their source, read again, does not end in"
