@@ -23,10 +23,11 @@ import torch
 from speed import Closed
 from transformers import StoppingCriteriaList
 
-from nlakit.config.sections import RLConfig, SubjectConfig
+from nlakit.config.sections import RLConfig
 from nlakit.core import flops
 from nlakit.core.contract import read_contract
 from nlakit.files.rows import read_mean, rows_of_file
+from nlakit.models.loading import subject_of
 from nlakit.models.subject import Subject, load_subject
 from nlakit.run.folder import git_commit, library_versions
 from nlakit.studies.calibrate import matmul_speed, shape_of
@@ -111,7 +112,9 @@ def counted(loop: JointLoop, subject: Subject, drawn: Rollouts) -> dict[str, flo
 
 
 def run(pair: Path, rows: Path, vectors: int, samples: int, pairs: int) -> dict[str, Any]:
-    subject = load_subject(SubjectConfig(layer=read_contract(pair / "av").layer))
+    contract = read_contract(pair / "av")
+    precision = contract.nlakit.subject_precision
+    subject = load_subject(subject_of(contract, precision, None, None, "auto"))
     loop = build(subject, pair, rows, vectors, samples)
     some = loop.rows.vectors[:vectors]
     injected, sources = loop.halves.av.scaled(some), loop.rows.sources[:vectors]

@@ -131,6 +131,10 @@ TOYS: dict[str, Toy | str] = {
         ("examples/demo.yaml", "--out", "runs/m", "--json", "OUT"),
         {"COMMAND": [sys.executable, "-m", "nlakit", "corpus"]}, ("OUT",),
     ),
+    "benchmarks/rollouts.py": Toy(
+        ("--pair", "demo", "--rows", "demo/05_tables/test.parquet", "--vectors", "2",
+         "--samples", "4", "--pairs", "1", "--json", "OUT"), writes=("OUT",),
+    ),
     "benchmarks/service_cases.py": Toy(("demo", "--cases", "12"), {"": shortly}),
     "benchmarks/service_load.py": Toy(
         ("demo", "--clients", "2", "--seconds", "1", "--distinct", "2", "--json", "OUT"),
@@ -148,6 +152,7 @@ TOYS: dict[str, Toy | str] = {
     "benchmarks/where.py": Toy(("eval", "--rows", "6", "--out", "where.md"), writes=("where.md",)),
     "examples/llama_server.py": "serves a model; tests/data/labels/services/test_real_server.py",
     "examples/roundtrip.py": Toy(),
+    "scripts/bring_back.py": Toy(("runs/demo", "OUT"), writes=("OUT/08_pair/av/nla_meta.yaml",)),
     "scripts/build_demo_corpus.py": Toy(
         ("cache", "--output", "corpus.parquet"), {"": corpus_script}, ("corpus.parquet",)
     ),
