@@ -86,7 +86,7 @@ def _add_stage(name: str) -> None:
         "tables": "Join vectors, parts and labels into training tables.",
         "ar": "Train the reconstructor on labels.",
         "av": "Train the verbalizer on labels.",
-        "pair": "Adapt the reconstructor to the verbalizer's own texts.",
+        "pair": "Adapt the reconstructor to the verbalizer's own texts, and joint RL if asked for.",
         "report": "Write the HTML report.",
     }
     app.command(name, help=about[name])(command)

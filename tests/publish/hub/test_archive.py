@@ -36,6 +36,9 @@ def toy_run(folder: Path) -> Path:
     (pair / "av" / "adapter_model.safetensors").write_bytes(b"weights")
     (pair / "av" / "nla_meta.yaml").write_text("kind: nla_model\n")
     (pair / "metrics.jsonl").write_text('{"step": 1}\n')
+    for name in ("rl/start.json", "rl/best/content/av/weights.safetensors", "before_rl/av/x.json"):
+        (pair / name).parent.mkdir(parents=True, exist_ok=True)
+        (pair / name).write_text("{}")
     write_toy(folder / FOLDERS["eval"])
     report = folder / FOLDERS["report"]
     report.mkdir()
@@ -68,11 +71,12 @@ def test_tables_metrics_and_results_but_no_weights(run: Path, tmp_path: Path) ->
         "05_tables/test.parquet.nla_meta.yaml",
         "08_pair/metrics.jsonl",
         "08_pair/av/nla_meta.yaml",
+        "08_pair/rl/start.json",
         "09_eval/values.parquet",
         "09_eval/texts.parquet",
         "10_report/report.html",
     } <= names
-    assert not list(out.rglob("*.safetensors"))
+    assert not list(out.rglob("*.safetensors")) and not (out / "08_pair/before_rl").exists()
     assert read_table(out / "05_tables/test.parquet").column_names == ["row_id"]
     assert "not as in the run: 05_tables/test.parquet" in said.output
     assert verify(out).problem is None

@@ -457,6 +457,39 @@ def test_links_in_a_trajectory(tmp_path: Path, name: str) -> None:
         push(str(run), str(there), what="trajectory")
 
 
+def test_a_pair_that_went_through_rl_goes_out_alone_and_says_so(tmp_path: Path) -> None:
+    stage = tmp_path / "run" / "08_pair"
+    for folder in (stage, stage / "before_rl", stage / "rl" / "best" / "content"):
+        toy_pair(folder)
+    (stage / "rl" / "metrics.jsonl").write_text('{"step": 1}\n', encoding="utf-8")
+    for role in ("av", "ar"):
+        made = read_contract(stage / role / FILE)
+        made.nlakit.parent = "before RL:abc123"
+        made.nlakit.scores = {"rl": {
+            "steps": 60, "keep": "content", "step": 45, "stopped": "private code",
+            "settings": {"learn_on": 4},
+        }}  # fmt: skip
+        made.write(stage / role / FILE)
+    for source in (stage.parent, stage):
+        there = tmp_path / f"there-{source.name}"
+        push(str(source), str(there), send=True)
+        assert set(contents(there)) == NAMES
+        card = (there / "README.md").read_text(encoding="utf-8")
+        told = ("60 steps; the pair of step 45", "private code", '`{"learn_on": 4}`', "abc123")
+        assert [said for said in told if said not in card] == []
+
+
+def test_a_trajectory_has_the_steps_of_rl_and_not_its_pairs(tmp_path: Path) -> None:
+    run, there = toy_training(tmp_path / "run", "08_pair"), tmp_path / "there"
+    toy_pair(run / "08_pair" / "rl" / "best" / "content")
+    (run / "08_pair/rl/metrics.jsonl").write_text('{"step": 1}\n', encoding="utf-8")
+    (run / "08_pair/rl/training.json").write_text('{"steps": 7}', encoding="utf-8")
+    push(str(run), str(there), what="trajectory", send=True)
+    assert {"pair/rl/metrics.jsonl", "pair/rl/training.json"} < set(contents(there))
+    assert not [name for name in contents(there) if "best" in name]
+    assert "| pair/rl | 7 |" in (there / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_trajectory_needs_a_contract(tmp_path: Path) -> None:
     run = toy_training(tmp_path / "run", "06_ar")
     (run / "06_ar" / FILE).unlink()

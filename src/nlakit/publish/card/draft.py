@@ -7,16 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nlakit.core.contract import FILE, Contract
+from nlakit.core.contract import FILE, Contract, Provenance
 from nlakit.errors import DataError
 from nlakit.files.markdown import cell, code, environment
-from nlakit.files.text import read_record
+from nlakit.files.text import as_json, read_record
 from nlakit.models.gguf import NAMES as EMBEDDED
 from nlakit.publish.hub.parcel import STAGES, Parcel
 from nlakit.publish.report.numbers import interval, num, percent
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 SECTIONS = ("verdict", "rows", "scores", "gains", "provenance")  # of an evaluation
+BEFORE = "before RL:"  # of a contract's parent
 TAGS = ["natural-language-autoencoder", "interpretability"]
 
 
@@ -124,11 +125,28 @@ def facts_of(
             (f"SHA-256 of the {role.upper()}'s data", _known(sha256))
             for role, sha256 in trained_on.items()
         ),
+        *_rl_facts(nla),
         ("hash of the settings", _known(nla.config_hash)),
         ("commit of nlakit", cell(nla.git_commit or evaluated or "unknown")),
         ("versions", cell(versions or "unknown")),
     ]
     return [(key, str(value)) for key, value in found if value is not None]
+
+
+def _rl_facts(record: Provenance) -> list[tuple[str, str]]:
+    """What a half that went through joint RL says of it."""
+    said = record.scores.get("rl")
+    if not isinstance(said, Mapping):
+        return []
+    steps, step, rule = (said.get(key, "unknown") for key in ("steps", "step", "keep"))
+    told = f"{steps} steps; the pair of step {step} is kept, by the rule {rule}"
+    told += f"; stopped by a brake: {said['stopped']}" if said.get("stopped") else ""
+    settings = said.get("settings")
+    return [
+        ("joint RL", cell(told)),
+        ("settings of joint RL", code(as_json(settings)) if settings else "the defaults"),
+        ("weights before joint RL", cell((record.parent or "unknown").removeprefix(BEFORE))),
+    ]
 
 
 def _known(value: object) -> str | None:
@@ -182,7 +200,7 @@ def _rows(file: Path) -> int:
 def _stages(parcel: Parcel) -> list[tuple[str, Any, Any, str]]:
     """Stage, steps, skipped steps and checkpoints of a trajectory."""
     found = []
-    for prefix in ("", *(f"{stage}/" for stage in STAGES)):
+    for prefix in ("", "rl/", *(f"{stage}/" for stage in STAGES), "pair/rl/"):
         if f"{prefix}metrics.jsonl" not in parcel.files:
             continue
         summary = parcel.files.get(f"{prefix}training.json")

@@ -23,13 +23,14 @@ MANIFEST = "archive.json"
 TEXTS = ("examples", "detail", "texts", "label_texts")  # keys of results.json
 EVALUATION = (*FILES, "texts.parquet", "scores.parquet")
 TRAINING = ("metrics.jsonl", "training.json", FILE, f"av/{FILE}", f"ar/{FILE}")
+RL = ("rl/metrics.jsonl", "rl/training.json", "rl/start.json", "rl/kept.json")
 KEPT = {
     "corpus": ("families.json",),
     "labels": ("quality.json",),
     "tables": ("norms.json",),
     "ar": TRAINING,
     "av": TRAINING,
-    "pair": TRAINING,
+    "pair": (*TRAINING, *RL),
     "eval": EVALUATION,
     "report": ("report.html",),
 }

@@ -187,7 +187,8 @@ def _trajectory(root: Path, scratch: Path) -> dict[str, Path]:
         if not (folder / "metrics.jsonl").exists():
             continue
         for pattern in ("metrics.jsonl", "training.json", FILE, "adapter_config.json"):
-            for file in (*folder.glob(pattern), *folder.glob(f"a?/{pattern}")):
+            places = (pattern, f"a?/{pattern}", f"rl/{pattern}")
+            for file in (one for place in places for one in folder.glob(place)):
                 found[prefix + file.relative_to(folder).as_posix()] = file
         for state in sorted(folder.glob("checkpoints/step-*/state.pt")):
             states[f"{prefix}{state.parent.name}/weights.safetensors"] = state

@@ -161,6 +161,29 @@ def training(
         return _svg(figure, f"training {name}")
 
 
+def curves(
+    title: str,
+    lines: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    kept: int,
+    *,
+    points: bool,
+) -> Markup | None:
+    """Measures over the steps of a training, by legend, and where the pair that is kept was."""
+    known = {name: line for name, line in lines.items() if len(line[0])}
+    if not known:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas(WIDE)
+        for place, (name, line) in enumerate(known.items()):
+            axes.plot(*line, color=COLOURS[place % 8], linestyle=LINES[place % 3], label=name,
+                      marker=MARKERS[place % 7] if points else "", markersize=3.5,
+                      linewidth=1.6)  # fmt: skip
+        axes.axvline(kept, color=INK, linewidth=1, linestyle=":", label="kept")
+        axes.set_xlabel("step")
+        _legend_above(axes, 3)
+        return _svg(figure, f"curves {title}")
+
+
 def series(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
     """Steps and values of the records that hold a finite `key`."""
     found = [(int(r["step"]), value) for r in records if (value := _number(r.get(key))) is not None]

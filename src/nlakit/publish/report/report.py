@@ -21,6 +21,7 @@ from nlakit.files.text import read_jsonl, read_record
 from nlakit.publish.report import figures
 from nlakit.publish.report.numbers import interval, num, p_value, percent, plain, sentence
 from nlakit.publish.report.parts import CONDITIONS, MEASURES, NAMES
+from nlakit.publish.report.rl import RLSection, rl_section
 from nlakit.publish.report.rows import rows_json, spread_examples
 from nlakit.publish.report.sections import looked_up, sections, word_scale, words_of
 from nlakit.run.folder import Rows, RunDir, atomic_write
@@ -47,8 +48,12 @@ def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     for half in HALVES:
         training[half] = [one for _, one in read_jsonl(rundir.need(half) / "metrics.jsonl")]
         summaries[half] = read_record(rundir.need(half) / "training.json")
+    learnt, place = None, rundir.need("pair") / "rl"
+    if config.rl and (place / "training.json").exists():
+        steps = [one for _, one in read_jsonl(place / "metrics.jsonl")]
+        learnt = rl_section(steps, read_record(place / "training.json"), config.rl.keep)
     settings = dump_config(config)
-    page = render(results, scores, training, summaries, settings, config.report, findings)
+    page = render(results, scores, training, summaries, settings, config.report, findings, learnt)
     atomic_write(folder / "report.html", page)
     count = results["rows"]["attempted"]
     return Rows(entered=count, kept=count)
@@ -62,9 +67,11 @@ def render(
     config_yaml: str,
     settings: ReportConfig,
     findings: Sequence[Mapping[str, Any]] = (),
+    rl: RLSection | None = None,
 ) -> str:
     """The whole page. `training` and `summaries` are metrics.jsonl and training.json by stage;
-    `findings` the records of findings.parquet, which older evaluations lack.
+    `findings` the records of findings.parquet, which older evaluations lack; `rl` is given where
+    the pair went through joint RL.
 
     The same arguments give the same bytes. Numbers that are missing or not finite are shown as
     such; every text is escaped.
@@ -96,6 +103,7 @@ def render(
         curves=training_pictures(training),
         halves=HALVES,
         summaries=summaries,
+        rl=rl,
         examples=spread_examples(results["examples"], settings.rows),
         families=sorted({example["source_family"] for example in results["examples"]}),
         every_row=every_row(results, scores, floors["centred_cosine"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def learn(config: RunConfig, rundir: RunDir, adapted: Path, folder: Path, subjec
     else:
         source = place / "best" / settings.keep
     for half in ("av", "ar"):
-        _take(source / half, adapted / half, folder / half, summary)
+        _take(source / half, adapted / half, folder / half, said_of(settings, summary))
 
 
 def how_it_goes_on(subject: Subject, av: Verbalizer) -> Functional:
@@ -103,12 +104,26 @@ def learnt_rows(rundir: RunDir, settings: RLConfig) -> tuple[TableRows, TableRow
     return rows, held_out
 
 
-def _take(source: Path, before: Path, target: Path, summary: dict) -> None:
+def said_of(settings: RLConfig, summary: dict[str, Any]) -> dict[str, Any]:
+    """What a half's contract says of RL: its steps, the rule and the step of the kept pair, what
+    stopped it, and the settings that are not the defaults."""
+    steps, keep = summary["last"].get("step", 0), settings.keep
+    return {
+        "steps": steps,
+        "keep": keep,
+        "step": steps if keep == "last" else summary["kept"][keep]["step"],
+        "kept": summary["kept"],
+        "stopped": summary["stopped"]["name"] if summary["stopped"] else None,
+        "settings": settings.model_dump(mode="json", exclude_defaults=True),
+    }
+
+
+def _take(source: Path, before: Path, target: Path, said: dict[str, Any]) -> None:
     """Copy a half to where the stage's result lies; its contract names what it was before."""
     copy_half(source, target)
     shutil.copyfile(before / "mean_unit.safetensors", target / "mean_unit.safetensors")
     contract = read_contract(before)
     weights = next(iter(sorted(before.glob("*.safetensors"))))
     contract.nlakit.parent = f"before RL:{file_sha256(weights)}"
-    contract.nlakit.scores = contract.nlakit.scores | {"rl": summary["kept"]}
+    contract.nlakit.scores = contract.nlakit.scores | {"rl": said}
     contract.write(target / FILE)
