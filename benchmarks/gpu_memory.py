@@ -33,7 +33,7 @@ from nlakit.files.rows import TableRows
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import Subject, load_subject
 from nlakit.run.peak import peak_memory
-from nlakit.studies.stage_memory import Budget, Budgets, Lengths, model_of
+from nlakit.studies.planning.stage_memory import Budget, Budgets, Lengths, model_of
 from nlakit.train import ar, av
 from nlakit.train.loop import Trainer
 

@@ -30,7 +30,7 @@ from nlakit.files.rows import read_mean, rows_of_file
 from nlakit.models.loading import subject_of
 from nlakit.models.subject import Subject, load_subject
 from nlakit.run.folder import git_commit, library_versions
-from nlakit.studies.calibrate import matmul_speed, shape_of
+from nlakit.studies.planning.calibrate import matmul_speed, shape_of
 from nlakit.train.rl.instruments import Instruments
 from nlakit.train.rl.joint import JointLoop
 from nlakit.train.rl.learn import load_halves

@@ -32,7 +32,7 @@ from nlakit.files.rows import TableRows, read_mean
 from nlakit.models.decode import Decoding, decode
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.run.folder import library_versions
-from nlakit.studies.calibrate import Work, matmul_speed
+from nlakit.studies.planning.calibrate import Work, matmul_speed
 
 DOCUMENTS = 64
 DECODE_BATCH = 32

@@ -20,7 +20,7 @@ import psutil
 from nlakit.config.load import load_config
 from nlakit.config.sections import RunConfig
 from nlakit.run.folder import FOLDERS, Manifest, RunDir
-from nlakit.studies.plan import predict
+from nlakit.studies.planning.plan import predict
 
 COMMAND = [sys.executable, "-m", "nlakit"]
 WITH_MODEL = ("activations", "tables", "ar", "av", "pair", "eval")

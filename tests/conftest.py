@@ -270,7 +270,7 @@ def place(
 ) -> Iterator[Callable[..., Path]]:
     """`place(*words)`: work in a folder that holds a copy of what the words name."""
     from nlakit.models import gguf
-    from nlakit.studies import calibrate
+    from nlakit.studies.planning import calibrate
     from tests import toyplace
 
     monkeypatch.setattr(gguf, "embedded_model", lambda: embedded_toy)

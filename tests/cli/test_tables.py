@@ -16,7 +16,8 @@ from nlakit.cli import audit, evaluate, hub, main, presets
 from nlakit.cli import compare as cli_compare
 from nlakit.cli.use import probe
 from nlakit.publish.report.parts import NAMES
-from nlakit.studies import layers, plan, trial
+from nlakit.studies import layers, trial
+from nlakit.studies.planning import plan
 
 WIDE = {"mean": -0.066, "low": -0.265, "high": 0.1}  # both sides, and a sign
 GAIN = {"gain": 0.446, "gain_low": 0.4, "gain_high": 0.5}

@@ -36,7 +36,7 @@ from nlakit.core.memory import (
 from nlakit.models.head import tiled_nll
 from nlakit.models.lora import add_lora
 from nlakit.models.subject import sliced_decoder
-from nlakit.studies.stage_memory import model_of
+from nlakit.studies.planning.stage_memory import model_of
 from nlakit.train.ar import enable_checkpointing
 from nlakit.train.optimizer import MasterAdamW
 

@@ -212,7 +212,8 @@ def safe(embedded: Path) -> Iterator[None]:
     from nlakit.models import gguf as module
     from nlakit.publish.compare import figure
     from nlakit.run.folder import atomic_write
-    from nlakit.studies import calibrate, layers
+    from nlakit.studies import layers
+    from nlakit.studies.planning import calibrate
 
     def late(*args: Any) -> None:
         raise TimeoutError(f"the case took more than {SECONDS} seconds")

@@ -24,7 +24,7 @@ from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.run import pipeline
-from nlakit.studies.plan import predict
+from nlakit.studies.planning.plan import predict
 from tests.conftest import FAMILIES, D, build_contract, toy_config, toy_corpus, toy_settings
 
 Folder = Callable[[str], Path]

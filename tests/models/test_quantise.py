@@ -29,7 +29,7 @@ from nlakit.models.subject import (
     verify_family,
 )
 from nlakit.models.verbalizer import Verbalizer
-from nlakit.studies.calibrate import shape_of
+from nlakit.studies.planning.calibrate import shape_of
 from tests.conftest import SMALL_LORA, D, build_contract
 
 Load = Callable[..., Subject]

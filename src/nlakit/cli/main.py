@@ -182,7 +182,7 @@ def _print_schema(node: dict[str, Any], root: dict[str, Any], prefix: str) -> No
 @app.command()
 def plan(target: Target, sets: Sets = None, out: Out = None) -> None:
     """Predict rows, tokens, FLOPs, disk, memory and time from a short calibration."""
-    from nlakit.studies.plan import predict, table_of
+    from nlakit.studies.planning.plan import predict, table_of
 
     settings, path = resolve(target, out, sets)
     console.print(table_of(predict(settings, RunDir(path))))

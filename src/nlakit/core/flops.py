@@ -70,8 +70,11 @@ def decode_step(shape: Shape, rows: float, context: float, rank: int = 0) -> flo
     return rows * (2.0 * weights + cached) + head(shape, rows)
 
 
-def decoding(shape: Shape, rows: float, prompt: float, new: float, rank: int = 0) -> float:
-    """Prefill of `prompt` tokens, then steps until each row has `new` tokens."""
-    prefill = rows * forward(shape, shape.blocks, [prompt], rank) + head(shape, rows)
+def decoding(
+    shape: Shape, rows: float, prompt: float, new: float, rank: int = 0, each: int = 1
+) -> float:
+    """Prefill of `prompt` tokens that `each` rows share, then steps until each row has `new`
+    tokens."""
+    prefill = rows / each * forward(shape, shape.blocks, [prompt], rank) + head(shape, rows)
     # The context grows by one a step, so its mean stands for all the steps.
     return prefill + (new - 1) * decode_step(shape, rows, prompt + new / 2, rank)

@@ -23,10 +23,10 @@ from nlakit.data.labels import label as labels
 from nlakit.errors import DataError
 from nlakit.files.rows import TableRows
 from nlakit.run.folder import RunDir
-from nlakit.studies import calibrate as calibrating
-from nlakit.studies import plan
-from nlakit.studies.calibrate import Calibration, Sizes, calibrate, shape_of
-from nlakit.studies.plan import (
+from nlakit.studies.planning import calibrate as calibrating
+from nlakit.studies.planning import plan
+from nlakit.studies.planning.calibrate import Calibration, Sizes, calibrate, shape_of
+from nlakit.studies.planning.plan import (
     StagePlan,
     Survey,
     predict,
@@ -34,7 +34,7 @@ from nlakit.studies.plan import (
     survey_documents,
     table_of,
 )
-from nlakit.studies.stage_memory import SCATTER, Lengths
+from nlakit.studies.planning.stage_memory import SCATTER, Budgets, Lengths
 
 WORDS = (
     "river stone lamp winter market letter garden captain window silver thunder orchard bridge "
@@ -297,6 +297,71 @@ def test_a_missing_source_is_the_corpus_stages_error(tmp_path: Path) -> None:
     (tmp_path / "documents.jsonl").unlink()
     with pytest.raises(DataError, match="does not exist"):
         predict(config, RunDir(tmp_path / "absent"))
+
+
+RL = {
+    "phases": [{"steps": 2, "lr": 1e-4}], "batch_rows": 3, "samples": 4, "learn_on": 2,
+    "ar_samples": 2, "measure_every": 2, "measure_rows": 5, "checkpoint_every": 1,
+}  # fmt: skip
+
+
+def test_joint_rl_by_hand() -> None:
+    halves = {half: {"lora": {"r": 1, "alpha": 1}} for half in ("ar", "av")}
+    plain, made = by_hand(**halves)["pair"], by_hand(**halves, rl=RL)["pair"]
+    # Two steps of 12 texts: 3 prompts of 3 tokens through two merged blocks, a head a text, and 7
+    # tokens more. Two measurements of 5 texts with adapters, of which 5 readings of 10 tokens and
+    # one of the empty text follow.
+    drawn = 3 * 3 * 400 + 12 * 70 + 7 * 12 * (400 + 70)
+    greedy = 5 * 3 * 440 + 5 * 70 + 7 * 5 * (440 + 70)
+    judged = (5 * 5 * 10 + 4) * 220
+    # 6 texts of 11 tokens are learnt on, beside the frozen AV's forward.
+    policy = 6 * (11 * 920 + 8 * 4 * 35 + 11 * 440 + 8 * 70)
+    # 12 texts are read by two ARs; 2 of each vector are learnt on, with a label for 3 of them.
+    reading = 12 * 2 * 10 * 220 + 2 * (3 + 1) * 10 * 460
+    total = 2 * (drawn + greedy + judged + policy + reading)
+    assert made.flops - plain.flops == pytest.approx(total)
+    assert made.tokens - plain.tokens == 2 * (12 * 8 + 5 * 8 + 6 * 11 + 8 * 10)
+    longer = 2 * (8 * 12 * 470 + 8 * 5 * 510)  # decoded texts as long as the longest, 16 tokens
+    assert made.seconds - plain.seconds == pytest.approx((total + longer) / 1000)
+    # 20 and 35 trained weights: the pair, the best by two rules, and one checkpoint of both.
+    assert made.disk - plain.disk == 55 * (3 * 2 + 12)
+    assert (made.rows, made.memory > plain.memory) == (plain.rows, True)
+
+
+def test_joint_rl_costs_what_its_settings_say() -> None:
+    def flop(**settings: object) -> float:
+        return by_hand(rl=RL | settings)["pair"].flops
+
+    usual = flop()
+    assert flop(learn_on=None) > usual > flop(method="best_of_n")
+    assert flop(reward={"frozen_share": 0}) < usual < flop(reward={"shuffle": 0.1})
+    assert flop(merge_adapters=False) > usual and flop(label_weight=0.1) > usual
+
+
+def test_memory_of_joint_rl_by_hand() -> None:
+    halves = {half: {"lora": {"r": 1, "alpha": 1}} for half in ("ar", "av")}
+    short = {"texts_at_once": 8, "texts_per_pass": 2, "max_new_tokens": 5}
+    subject = {"layer": 0, "dtype": "bfloat16"}
+    config = parse_config({"name": "t", "subject": subject, **halves, "rl": RL | short})
+    assert config.rl
+    budgets = Budgets(config, MODEL, LENGTHS)
+    frozen = sum(budgets.weights.values())
+    prompts, drawing, *rest = budgets.joint(config.rl)
+    # Adapters of 20 and 10 weights and a head of 25: twice in bfloat16 (the head in float32), with
+    # gradients, float32 copies and two states once.
+    both = 2 * (40 + 120) + (40 + 120) + 4 * 30 + 8 * (20 + 35)
+    assert sum(rest[-1].held.values()) - frozen == both
+    # Two projections of 25 weights are merged; 8 texts have a row of 7 logits.
+    assert sum(drawing.held.values()) - frozen == both + 2 * 25 * 2
+    assert drawing.work["logits"] == 8 * 7 * 2
+    named = {one.doing: one for one in rest}
+    # Two texts of 3 + 5 tokens keep what the AV's training keeps of as many; prompts are 2.
+    kept = named["training the AV"].work["kept for backward"]
+    assert kept == 2 * 8 * 2 * (20 + 84 + 2)
+    assert kept < named["training the AV, at the head"].total
+    assert prompts.work["temporaries"] * 8 == named["training the AV, beside the frozen one"].work[
+        "temporaries"
+    ] * 3  # fmt: skip
 
 
 def test_table_has_a_line_a_stage_totals_and_reasons() -> None:

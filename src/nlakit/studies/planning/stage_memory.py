@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nlakit.config.sections import RunConfig, TrainConfig
+from nlakit.config.sections import RLConfig, RunConfig, TrainConfig
 from nlakit.core import memory
 from nlakit.core.batches import padded
 from nlakit.core.memory import Block, Model, Precision
@@ -155,6 +155,7 @@ class Budgets:
             "pair": [
                 *self.writing(self.config.pair.generate_batch),
                 *self.training_ar(self.config.pair),
+                *(self.joint(self.config.rl) if self.config.rl else ()),
             ],
             "eval": self.evaluating(),
         }
@@ -265,13 +266,64 @@ class Budgets:
         )
         return {"AR" if ar else "AV": made["trained weights"]}
 
-    def writing(self, rows: int) -> list[Budget]:
-        """Texts of `rows` vectors at once: the prompts, then a token a step."""
-        prompt, new = self.lengths.av_prompt, self.config.decoding.max_new_tokens
-        held = self.weights | self.half(ar=False)
+    def joint(self, settings: RLConfig) -> list[Budget]:
+        """Joint RL: both halves in training and as they were; texts are drawn, read and learnt on,
+        and measured. A drawn text may run to its budget."""
+        model, precision, blocks = self.model, self.precision, len(self.model.blocks)
+        ranks, depths = (self.config.av.rank, self.config.ar.rank), (blocks, self.depth)
+        av, ar = (
+            memory.training_bytes(model, precision, rank, depth, settings.optimizer, ar=ar)
+            for rank, depth, ar in zip(ranks, depths, (False, True), strict=True)
+        )
+        held = self.weights | {f"AV, {key}": value for key, value in av.items()}
+        held |= {f"AR, {key}": value for key, value in ar.items()}
+        held["as they were"] = av["trained weights"] + ar["trained weights"]
+        merged = sum(inside * out for block in model.blocks for inside, out in block.adapted)
+        dense = settings.merge_adapters and ranks[0] and not precision.nf4
+        limit = settings.max_new_tokens or self.config.decoding.max_new_tokens
+        samples, count = settings.samples, settings.batch_rows
+        vectors = min(max(settings.texts_at_once // samples, 1), count)
+        drawing = held | {"merged weights": merged * precision.weight if dense else 0}
+        share, texts = settings.gold_share, settings.texts_per_pass
+        read = count + round(count * share / max(1 - share, 0.05))
+
+        def learning(which: int, tokens: int) -> dict[str, float]:
+            return memory.training_activations(
+                model, precision, ranks[which], depths[which], tokens,
+                checkpointing=settings.gradient_checkpointing,
+            )  # fmt: skip
+
+        tokens = texts * padded(self.lengths.av_prompt + limit)
+        work = learning(0, tokens)
+        kept = {"kept for backward": work["kept for backward"]}
+        beside = memory.forward_activations(model, precision, ranks[0], blocks, tokens)
+        head = {"vocabulary head": memory.tiled_head(model, precision, texts * limit)}
+        longest = padded(min(self.lengths.ar_text, settings.max_tokens))
+        rows = max(count * samples, settings.measure_rows)
+        return [
+            *self.writing(vectors * samples, drawing, vectors, limit),
+            *self.writing(min(settings.texts_at_once, settings.measure_rows), held),
+            Budget("reading texts", held, self.reading_texts(rows)),
+            Budget("training the AV", held, work),
+            Budget("training the AV, at the head", held, kept | head),
+            Budget("training the AV, beside the frozen one", held, kept | beside),
+            Budget("training the AR", held, learning(1, read * longest)),
+            updating(held, av),
+        ]
+
+    def writing(
+        self,
+        rows: int,
+        held: Mapping[str, float] | None = None,
+        prompts: int | None = None,
+        new: int | None = None,
+    ) -> list[Budget]:
+        """`rows` texts at once: the prompts, one a text unless given, then a token a step."""
+        prompt, new = self.lengths.av_prompt, new or self.config.decoding.max_new_tokens
+        held = self.weights | self.half(ar=False) if held is None else held
         rank, blocks = self.config.av.rank, len(self.model.blocks)
         fill = memory.forward_activations(
-            self.model, self.precision, rank, blocks, rows * prompt
+            self.model, self.precision, rank, blocks, (prompts or rows) * prompt
         )  # fmt: skip
         step = memory.forward_activations(self.model, self.precision, rank, blocks, rows)
         full = {

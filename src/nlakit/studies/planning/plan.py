@@ -6,7 +6,6 @@ reaches here, on small batches of the run's own documents (calibrate.py).
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import pyarrow as pa
 from rich.markup import escape
 from rich.table import Table
 
-from nlakit.config.sections import PairConfig, RunConfig, SourceConfig, TrainConfig
+from nlakit.config.sections import PairConfig, RunConfig, SourceConfig
 from nlakit.core import flops
 from nlakit.core.memory import tensors_trained
 from nlakit.core.shown import counted, plain_table
@@ -32,14 +31,20 @@ from nlakit.models.families import check_lengths
 from nlakit.models.precision import settled
 from nlakit.run.folder import RunDir
 from nlakit.run.stage import stage_state
-from nlakit.studies.calibrate import Calibration, calibrate, last_block
-from nlakit.studies.stage_memory import SCATTER, Budgets, stage_memory
-from nlakit.train.loop import KEEP_CHECKPOINTS
+from nlakit.studies.planning.calibrate import Calibration, calibrate, last_block
+from nlakit.studies.planning.stage_memory import SCATTER, Budgets, stage_memory
+from nlakit.studies.planning.training import (
+    ar_training,
+    decoding,
+    joint_rl,
+    label_loss,
+    measures,
+    stored_bytes,
+)
 
 MOST_DOCUMENTS = 4000  # read from the sources
 SAMPLE_DOCUMENTS = 300  # tokenised
 AR_CONDITIONS = 9  # texts a row that the AR reads in the evaluation, and the floors of a measure
-STATE_BYTES = 12  # a trained weight in a checkpoint: its master and two moments, float32
 TABLE_COPIES = 2  # of all rows, while tables are joined
 CAPTION = """\
 rows and tokens rest on: {source}; {sampled} documents tokenised; {labelled} rows labelled
@@ -256,46 +261,13 @@ def _loaded(config: RunConfig, measured: Calibration, stage: str, rows: float) -
     return _memory(config, measured)[stage][1] + measured.sizes.row_memory * rows
 
 
-def _measures(settings: TrainConfig) -> int:
-    return math.ceil(settings.steps / settings.measure_every)
-
-
-def _stored(settings: TrainConfig, weights: float, head: float) -> float:
-    """Adapter in bfloat16, head in bfloat16, and the checkpoints that stay."""
-    kept = min(KEEP_CHECKPOINTS, (settings.steps - 1) // settings.checkpoint_every)
-    return 2.0 * (weights + head) + STATE_BYTES * (weights + head) * kept
-
-
-def _ar_training(
-    config: RunConfig, settings: TrainConfig, measured: Calibration, held_out: int
-) -> tuple[float, float, float]:
-    """Tokens, FLOP and stored bytes of training the AR."""
-    shape, sizes, rank = measured.shape, measured.sizes, config.ar.rank
-    depth = config.ar.blocks or config.subject.layer + 1
-    texts = settings.steps * settings.accumulation * settings.batch_rows
-    cost = texts * flops.lora_step(shape, depth, [sizes.ar_text], rank)
-    measure = [2 * sizes.ar_text + sizes.ar_empty]
-    cost += _measures(settings) * held_out * flops.forward(shape, depth, measure, rank)
-    trained = tensors_trained(measured.model, rank, depth, ar=True)
-    stored = _stored(settings, sum(trained), shape.d_model**2)
-    return texts * sizes.ar_text, cost, stored
-
-
 def _ar_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePlan:
     speed, parts, settings = measured.speeds["ar"], _part_rows(config, rows), config.ar
     held_out = min(settings.measure_rows, parts["rl"])
-    tokens, cost, stored = _ar_training(config, settings, measured, held_out)
+    tokens, cost, stored = ar_training(config, settings, measured, held_out)
     memory = _loaded(config, measured, "ar", parts["ar"] + parts["rl"])
     seconds = measured.load_seconds + cost / speed
     return StagePlan("ar", parts["ar"], tokens, cost, stored, memory, seconds, speed)
-
-
-def _label_loss(config: RunConfig, measured: Calibration, rows: float) -> float:
-    """Forward of the AV over `rows` labels."""
-    sizes, shape = measured.sizes, measured.shape
-    lengths = [sizes.av_prompt + sizes.response]
-    one = flops.forward(shape, shape.blocks, lengths, config.av.rank)
-    return rows * (one + flops.head(shape, sizes.response))
 
 
 def _av_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePlan:
@@ -306,27 +278,12 @@ def _av_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePlan:
     one = flops.lora_step(shape, shape.blocks, [length], rank)
     cost = texts * (one + flops.head(shape, sizes.response, backward=True))
     held_out = min(settings.measure_rows, parts["rl"])
-    cost += _measures(settings) * _label_loss(config, measured, 2 * held_out)
+    cost += measures(settings) * label_loss(config, measured, 2 * held_out)
     trained = tensors_trained(measured.model, rank, shape.blocks, ar=False)
-    stored = _stored(settings, sum(trained), 0)
+    stored = stored_bytes(settings, sum(trained), 0)
     memory = _loaded(config, measured, "av", parts["av"] + parts["rl"])
     seconds = measured.load_seconds + cost / speed
     return StagePlan("av", parts["av"], texts * length, cost, stored, memory, seconds, speed)
-
-
-def _decoding(config: RunConfig, measured: Calibration, rows: float) -> tuple[float, float, float]:
-    """Tokens and FLOP of texts as long as labels; seconds of texts as long as the longest.
-
-    A batch ends with its longest text, and a small rest of a batch is hardly faster than a full
-    one.
-    """
-    sizes, limit, rank = measured.sizes, config.decoding.max_new_tokens, config.av.rank
-
-    def cost(new: float) -> float:
-        return flops.decoding(measured.shape, rows, sizes.av_prompt, min(new, limit), rank)
-
-    seconds = cost(sizes.long_response) / measured.speeds["decode"]
-    return rows * min(sizes.response, limit), cost(sizes.response), seconds
 
 
 def _pair_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePlan:
@@ -334,25 +291,28 @@ def _pair_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePla
     parts = _part_rows(config, rows)
     held_out = min(settings.measure_rows, parts["rl"] // 2)
     written = held_out + min(settings.rows, parts["rl"] - held_out + parts["ar"])
-    made, writing, seconds = _decoding(config, measured, written)
-    tokens, training, stored = _ar_training(config, settings, measured, held_out)
+    made, writing, seconds = decoding(config, measured, written)
+    tokens, training, stored = ar_training(config, settings, measured, held_out)
     seconds += 2 * measured.load_seconds + training / measured.speeds["ar"]
     shape, rank = measured.shape, config.av.rank
     copied = 2.0 * sum(tensors_trained(measured.model, rank, shape.blocks, ar=False))
-    total = writing + training
+    made, total, disk = made + tokens, writing + training, stored + copied
+    if config.rl:
+        joint = joint_rl(config, config.rl, measured, parts["rl"], parts["ar"])
+        made, total = made + joint.tokens, total + joint.flops
+        seconds, disk = seconds + joint.seconds, disk + joint.disk
     memory = _loaded(config, measured, "pair", parts["ar"] + parts["rl"])
-    disk = stored + copied
-    return StagePlan("pair", written, made + tokens, total, disk, memory, seconds, total / seconds)
+    return StagePlan("pair", written, made, total, disk, memory, seconds, total / seconds)
 
 
 def _eval_stage(config: RunConfig, measured: Calibration, rows: int) -> StagePlan:
     parts, settings = _part_rows(config, rows), config.eval
     shape, sizes = measured.shape, measured.sizes
     texts = min(settings.rows, parts["test"])
-    made, cost, seconds = _decoding(config, measured, texts + min(settings.control_rows, texts) + 2)
+    made, cost, seconds = decoding(config, measured, texts + min(settings.control_rows, texts) + 2)
     depth = config.ar.blocks or config.subject.layer + 1
     rest = AR_CONDITIONS * texts * flops.forward(shape, depth, [sizes.ar_text], config.ar.rank)
-    rest += _label_loss(config, measured, 2 * texts)
+    rest += label_loss(config, measured, 2 * texts)
     seconds += measured.load_seconds + rest / measured.speeds["av"]
     disk = AR_CONDITIONS * sizes.row_bytes["labels"] * texts
     memory = _loaded(config, measured, "eval", parts["test"]) + measured.embedding_memory

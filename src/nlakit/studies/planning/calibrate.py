@@ -31,7 +31,7 @@ from nlakit.files.rows import TableRows
 from nlakit.models.decode import Decoding, decode
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.subject import load_subject
-from nlakit.studies.stage_memory import COUNTED_LOW, Lengths, model_of
+from nlakit.studies.planning.stage_memory import COUNTED_LOW, Lengths, model_of
 from nlakit.train import ar, av
 from nlakit.train.optimizer import MasterAdamW
 
