@@ -338,6 +338,15 @@ def test_joint_rl_costs_what_its_settings_say() -> None:
     assert flop(merge_adapters=False) > usual and flop(label_weight=0.1) > usual
 
 
+def test_too_few_vectors_for_a_step_of_rl_are_told() -> None:
+    split = {"av": 0.4, "ar": 0.4, "rl": 0.1, "test": 0.1}
+    config = parse_config(
+        {"name": "t", "split": split, "rl": {"batch_rows": 64, "measure_rows": 5}}
+    )
+    # Of 100 rows 10 are `rl`, of which 5 are measured on, and 40 `ar`.
+    assert plan._batches(config, 100)[-1] == ("rl", 45, 64)
+
+
 def test_memory_of_joint_rl_by_hand() -> None:
     halves = {half: {"lora": {"r": 1, "alpha": 1}} for half in ("ar", "av")}
     short = {"texts_at_once": 8, "texts_per_pass": 2, "max_new_tokens": 5}

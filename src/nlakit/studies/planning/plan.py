@@ -199,8 +199,13 @@ def _part_rows(config: RunConfig, rows: float) -> dict[str, int]:
 
 
 def _batches(config: RunConfig, rows: float) -> list[tuple[str, int, int]]:
+    """Each part that is trained on, its rows, and how many one step takes."""
     parts = _part_rows(config, rows)
-    return [(part, parts[part], getattr(config, part).batch_rows) for part in ("ar", "av")]
+    found = [(part, parts[part], getattr(config, part).batch_rows) for part in ("ar", "av")]
+    if config.rl:
+        learnt = parts["rl"] - min(config.rl.measure_rows, parts["rl"] // 2) + parts["ar"]
+        found.append(("rl", min(learnt, config.rl.rows or learnt), config.rl.batch_rows))
+    return found
 
 
 def predict_stages(config: RunConfig, survey: Survey, measured: Calibration) -> list[StagePlan]:

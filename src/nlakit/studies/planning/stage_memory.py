@@ -301,7 +301,7 @@ class Budgets:
         longest = padded(min(self.lengths.ar_text, settings.max_tokens))
         rows = max(count * samples, settings.measure_rows)
         return [
-            *self.writing(vectors * samples, drawing, vectors, limit),
+            *self.writing(min(vectors * samples, settings.texts_at_once), drawing, vectors, limit),
             *self.writing(min(settings.texts_at_once, settings.measure_rows), held),
             Budget("reading texts", held, self.reading_texts(rows)),
             Budget("training the AV", held, work),
