@@ -36,6 +36,16 @@ def test_what_is_given_stays() -> None:
     assert [phase.steps for phase in made.av.phases] == [9, 4]
 
 
+def test_rl_takes_a_tenth_where_it_is_asked_for() -> None:
+    assert fitted(parse_config({"name": "t"}), WIDE).rl is None
+    config = parse_config({"name": "t", "rl": {}})
+    assert needs_model(config)
+    made = fitted(config, WIDE)
+    assert made.rl is not None
+    assert made.rl.phases[0].lr == pytest.approx(0.1 * learning_rate_of(2560), rel=0.05)
+    assert not needs_model(made)
+
+
 def test_a_written_configuration_leaves_nothing_out() -> None:
     import yaml
 

@@ -45,9 +45,9 @@ def test_loss_survives_a_zero_reconstruction() -> None:
     assert torch.isfinite(made.grad).all()
 
 
-@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize(("softcap", "temperature"), [(None, 1.0), (5.0, 1.0), (5.0, 0.7)])
 def test_tiled_nll_equals_the_plain_way(
-    softcap: float | None, monkeypatch: pytest.MonkeyPatch
+    softcap: float | None, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(head, "TILE", 16)  # four tiles, the last one short
     torch.manual_seed(0)
@@ -57,11 +57,11 @@ def test_tiled_nll_equals_the_plain_way(
     logits = hidden @ weight.T
     if softcap:
         logits = softcap * torch.tanh(logits / softcap)
-    plain = cross_entropy(logits, targets, reduction="none")
+    plain = cross_entropy(logits / temperature, targets, reduction="none")
     scale = torch.rand(150)
     (plain * scale).sum().backward()
     expected, hidden.grad = hidden.grad, None
-    found = tiled_nll(hidden, weight, targets, softcap)
+    found = tiled_nll(hidden, weight, targets, softcap, temperature=temperature)
     (found * scale).sum().backward()
     assert torch.allclose(found, plain, atol=1e-5)
     assert hidden.grad is not None

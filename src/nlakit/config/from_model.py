@@ -13,7 +13,8 @@ from nlakit.core.layer_choice import two_thirds
 # et al. (LoRA Without Regret, 2025) fitted over Llamas.
 LR, WIDTH, POWER = 1e-3, 640, 0.775
 ADAPTATION = 0.4  # of that: the AR's adaptation to AV texts starts from a trained half
-SHARES = {"ar": 1.0, "av": 1.0, "pair": ADAPTATION}
+RL = 0.1  # of that: what is learnt is what was drawn, and noisy
+SHARES = {"ar": 1.0, "av": 1.0, "pair": ADAPTATION, "rl": RL}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ def fitted(config: RunConfig, shape: Shape) -> RunConfig:
     if _takes_layer(config):
         update["subject"] = subject.model_copy(update={"layer": two_thirds(shape.blocks)})
     for name, share in SHARES.items():
+        if getattr(config, name) is None:
+            continue
         rate = float(f"{share * learning_rate_of(shape.width):.1e}")
         phases = tuple(
             phase if "lr" in phase.model_fields_set else phase.model_copy(update={"lr": rate})
@@ -57,4 +60,5 @@ def fitted(config: RunConfig, shape: Shape) -> RunConfig:
 
 
 def _phases(config: RunConfig, name: str) -> tuple[Phase, ...]:
-    return getattr(config, name).phases
+    section = getattr(config, name)
+    return section.phases if section else ()

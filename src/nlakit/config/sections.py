@@ -278,10 +278,16 @@ class RLConfig(TrainConfig, RLSettings):
     """Joint RL of both halves, behind the adaptation of the AR; batch_rows are vectors a step."""
 
     phases: tuple[Phase, ...] = Field(
-        default=(Phase(steps=200, lr=1e-4, schedule="constant"),), min_length=1
+        default=(Phase(steps=200, schedule="constant"),), min_length=1
     )
     checkpoint_every: Positive = 10
     measure_every: Positive = 20
+
+    @model_validator(mode="after")
+    def _one_batch_a_step(self) -> RLConfig:
+        if self.accumulation != 1:
+            raise ValueError("accumulation has no use in RL: texts_per_pass bounds a pass")
+        return self
 
 
 class EvalConfig(Section):

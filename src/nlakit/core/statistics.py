@@ -46,8 +46,8 @@ def cluster_sums(values: Floats, clusters: Sequence[str]) -> tuple[Floats, Float
     return np.bincount(index, weights=values), np.bincount(index).astype(np.float64)
 
 
-def estimate(values: Floats, clusters: Sequence[str]) -> Estimate:
-    """Mean of `values` `(n,)` with its 95% interval over documents.
+def estimate(values: Floats, clusters: Sequence[str], level: float = 0.95) -> Estimate:
+    """Mean of `values` `(n,)` with its 95% interval over documents, or that of another `level`.
 
     A t interval of the mean as a ratio (sum / rows): the standard error of `cluster_error`,
     documents − 1 degrees of freedom. Each end is the farther one of that interval and the one from
@@ -65,7 +65,7 @@ def estimate(values: Floats, clusters: Sequence[str]) -> Estimate:
     mean, documents = float(values.mean()), found.documents
     if documents < 2:
         return Estimate(mean, -np.inf, np.inf, len(values), documents)
-    t = student(documents - 1, 0.975)
+    t = student(documents - 1, (1 + level) / 2)
     below = max(t, _unskewed(t, found.skewness))
     above = max(t, -_unskewed(-t, found.skewness))
     low, high = mean - found.error * below, mean + found.error * above
@@ -160,9 +160,11 @@ def minimum_detectable_effect(
     return float(found.error * sum(student(found.documents - 1, end) for end in ends))
 
 
-def paired_difference(first: Floats, second: Floats, clusters: Sequence[str]) -> Estimate:
+def paired_difference(
+    first: Floats, second: Floats, clusters: Sequence[str], level: float = 0.95
+) -> Estimate:
     """Mean of first − second, paired by row, with its interval over documents."""
-    return estimate(np.asarray(first) - np.asarray(second), clusters)
+    return estimate(np.asarray(first) - np.asarray(second), clusters, level)
 
 
 def ratio_rows(part: Floats, whole: Floats) -> Floats:

@@ -80,6 +80,9 @@ def check_lengths(config: RunConfig) -> None:
     halves = {"ar": config.ar, "av": config.av, "pair": config.pair}
     asked = {f"{name}.max_tokens": half.max_tokens for name, half in halves.items()}
     asked["decoding.max_new_tokens"] = config.decoding.max_new_tokens
+    if config.rl:
+        asked["rl.max_tokens"] = config.rl.max_tokens
+        asked["rl.max_new_tokens"] = config.rl.max_new_tokens or 0
     if not config.tables.source:
         asked["activations.max_tokens"] = config.activations.max_tokens
     over = [f"{name} {count}" for name, count in asked.items() if limit and count > limit]

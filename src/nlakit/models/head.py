@@ -31,6 +31,7 @@ class _TiledNLL(torch.autograd.Function):
         targets: torch.Tensor,
         softcap: float | None,
         bias: torch.Tensor | None,
+        temperature: float,
     ) -> torch.Tensor:
         wanted = ctx.needs_input_grad[0]
         top = hidden.new_full((len(hidden), 1), -math.inf, dtype=torch.float32)
@@ -42,6 +43,8 @@ class _TiledNLL(torch.autograd.Function):
             if bias is not None:
                 values += bias[start : start + TILE].float()
             slope = _cap_(values, softcap)
+            if temperature != 1:
+                values.div_(temperature)
             new = torch.maximum(top, values.amax(dim=-1, keepdim=True))
             values.sub_(new).mul_(LOG2_E).exp2_()  # exp2 is several times faster than exp
             fade = torch.exp(top - new)
@@ -56,16 +59,17 @@ class _TiledNLL(torch.autograd.Function):
         if bias is not None:
             own += bias[targets].float()[:, None]
         own_slope = _cap_(own, softcap)
+        own.div_(temperature)
         if wanted:
             pull = chosen.float() if own_slope is None else chosen.float() * own_slope
-            ctx.save_for_backward((gathered / total - pull).to(hidden.dtype))
+            ctx.save_for_backward(((gathered / total - pull) / temperature).to(hidden.dtype))
         return (top + total.log() - own)[:, 0]
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[Any, ...]:
         (gradient,) = ctx.saved_tensors
         scaled = (gradient.float() * upstream[0][:, None]).to(gradient.dtype)
-        return scaled, None, None, None, None
+        return scaled, None, None, None, None, None
 
 
 def _cap_(logits: torch.Tensor, softcap: float | None) -> torch.Tensor | None:
@@ -84,12 +88,14 @@ def tiled_nll(
     targets: torch.Tensor,
     softcap: float | None = None,
     bias: torch.Tensor | None = None,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """−log p(target) `(m,)` in nats, float32, for hidden states `(m, d)`, a frozen head `(V, d)`.
 
-    `softcap` c applies c·tanh(logits / c) as Gemma 2 does; `bias` is `(V,)`.
+    `softcap` c applies c·tanh(logits / c) as Gemma 2 does; `bias` is `(V,)`; the capped logits are
+    divided by `temperature`.
     """
-    result = _TiledNLL.apply(hidden.to(weight.dtype), weight, targets, softcap, bias)
+    result = _TiledNLL.apply(hidden.to(weight.dtype), weight, targets, softcap, bias, temperature)
     assert isinstance(result, torch.Tensor)
     return result
 
@@ -110,14 +116,19 @@ class Head:
             made = made + self.bias
         return self.softcap * torch.tanh(made / self.softcap) if self.softcap else made
 
-    def nll(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """−log p(target) `(m,)` in nats, float32, of hidden states `(m, d)`. Logits are never held
-        all at once; a head that is trained gets its gradient."""
+    def nll(
+        self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0
+    ) -> torch.Tensor:
+        """−log p(target) `(m,)` in nats, float32, of hidden states `(m, d)`, where tokens are drawn
+        at `temperature`. Logits are never held all at once; a head that is trained gets its
+        gradient."""
         if not self.weight.requires_grad:
             scaled = self._scaled(hidden)
-            return tiled_nll(scaled, self.weight, targets, self.softcap, self.bias)
+            return tiled_nll(scaled, self.weight, targets, self.softcap, self.bias, temperature)
         parts = zip(hidden.split(64), targets.split(64), strict=True)
-        made = [checkpoint(self._plain_nll, h, t, use_reentrant=False) for h, t in parts]
+        made = [
+            checkpoint(self._plain_nll, h, t, temperature, use_reentrant=False) for h, t in parts
+        ]
         return torch.cat(made)  # type: ignore[arg-type]
 
     def log_p(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -130,8 +141,11 @@ class Head:
         _cap_(values, self.softcap)
         return values - values[:, :1] - self.nll(hidden, tokens[:, 0])[:, None]
 
-    def _plain_nll(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return cross_entropy(self.logits(hidden).float(), targets, reduction="none")
+    def _plain_nll(
+        self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
+    ) -> torch.Tensor:
+        logits = self.logits(hidden).float() / temperature
+        return cross_entropy(logits, targets, reduction="none")
 
     def _scaled(self, hidden: torch.Tensor) -> torch.Tensor:
         hidden = hidden.to(self.weight.dtype)

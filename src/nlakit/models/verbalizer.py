@@ -158,9 +158,13 @@ class Verbalizer(nn.Module):
         return cut_whole(self.tokenizer, ids, max_tokens - taken) + self.close
 
     def nll(
-        self, injected: torch.Tensor | None, responses: Sequence[Sequence[int]]
+        self,
+        injected: torch.Tensor | None,
+        responses: Sequence[Sequence[int]],
+        temperature: float = 1.0,
     ) -> torch.Tensor:
-        """−log p of each response token in nats, all rows in one vector, row after row."""
+        """−log p of each response token in nats, all rows in one vector, row after row; where they
+        are drawn at another `temperature`, as there."""
         rows = [[*self.prompt, *response] for response in responses]
         if any(self.contract.tokens.injection_token_id in response for response in responses):
             raise ContractError("a label contains the marker", do="drop such rows")
@@ -173,7 +177,7 @@ class Verbalizer(nn.Module):
         labelled = (places >= len(self.prompt)) & (places < lengths[:, None])
         before = torch.roll(labelled, -1, dims=1)
         before[:, -1] = False
-        return head_of(self.model).nll(hidden[before], ids[labelled])
+        return head_of(self.model).nll(hidden[before], ids[labelled], temperature)
 
     @torch.no_grad()
     def label_loss(
@@ -264,11 +268,12 @@ class Verbalizer(nn.Module):
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text.strip().removeprefix(self.contract.nlakit.av_open.strip()).strip()
 
-    def decoding(self) -> Decoding:
-        """Greedy decoding with the limits of the contract, and of the subject's positions."""
+    def decoding(self, limit: int | None = None) -> Decoding:
+        """Greedy decoding with the limits of the contract, or another, and of the subject's
+        positions."""
         recorded = self.contract.nlakit
         room = (self.positions or math.inf) - len(self.prompt)
-        limit = int(min(recorded.max_new_tokens, room))
+        limit = int(min(limit or recorded.max_new_tokens, room))
         return Decoding(
             limit,
             no_repeat_ngram=recorded.no_repeat_ngram,

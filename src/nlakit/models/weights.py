@@ -89,6 +89,12 @@ def saved_lora(folder: Path) -> LoraConfig | None:
     return None if (folder / WEIGHTS_FILE).exists() else read_lora_config(folder)
 
 
+def stored_weights(folder: Path) -> Path:
+    """The file of what is trained in a stored half."""
+    whole = folder / WEIGHTS_FILE
+    return whole if whole.exists() else folder / ADAPTER_FILE
+
+
 def adopt(module: Any, contract: Contract, folder: Path) -> None:
     """Go on from a half already trained: take its weights and record it as the parent.
 

@@ -182,11 +182,12 @@ class Loop:
                 if config.trackers:
                     numbers = {k: float(v) for k, v in record.items() if v is not None}
                     self.accelerator.log(numbers, step=step)
-                if done % config.checkpoint_every == 0 and done < config.steps:
-                    self._save(done)
                 progress.advance(1, _note(record))
+                # First: a step that ends the training is taken again when it is resumed.
                 if self._ends(label, record):
                     break
+                if done % config.checkpoint_every == 0 and done < config.steps:
+                    self._save(done)
         return self._finish()
 
     def _share_gradients(self, optimizer: MasterAdamW) -> None:
@@ -249,9 +250,10 @@ class Loop:
         atomic_write(self.folder / "metrics.jsonl", "\n".join(lines) + "\n")
 
     def _finish(self) -> dict[str, Any]:
-        self._write_metrics()
         summary = self._summary()
-        atomic_write(self.folder / "training.json", as_json(summary, indent=1) + "\n")
+        if self.accelerator.is_main_process:
+            self._write_metrics()
+            atomic_write(self.folder / "training.json", as_json(summary, indent=1) + "\n")
         if self.config.trackers:
             self.accelerator.end_training()
         return summary

@@ -7,7 +7,7 @@ short training on AV texts for training rows, labels mixed in, teaches it how fa
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from nlakit.config.sections import PairConfig, RunConfig
@@ -28,15 +28,19 @@ TEXTS_FILE = "av_texts.jsonl"
 BEFORE_RL = "before_rl"
 
 
-def chosen_rows(rundir: RunDir, settings: PairConfig) -> tuple[TableRows, TableRows]:
+def chosen_rows(
+    rundir: RunDir, settings: PairConfig, apart: Collection[str] = ()
+) -> tuple[TableRows, TableRows]:
     """Rows to adapt on, and rows held out of the adaptation to measure it.
 
     The first of `rl` are held out. The rest of `rl`, which neither half has seen, are adapted on,
     then rows of `ar`, which the AV has not seen: its texts there are as wrong as on new rows.
+    apart: documents on which what follows is measured, and which are not adapted on.
     """
     rl, ar = read_rows(rundir, "rl")[0], read_rows(rundir, "ar")[0]
     cut = min(settings.measure_rows, len(rl) // 2)
-    fresh = rl.take(range(cut, min(len(rl), cut + settings.rows)))
+    rest = [row for row in range(cut, len(rl)) if rl.doc_ids[row] not in apart]
+    fresh = rl.take(rest[: settings.rows])
     return fresh.join(ar.head(settings.rows - len(fresh))), rl.head(cut)
 
 
@@ -91,14 +95,15 @@ def with_labels(rows: TableRows, rundir: RunDir, share: float) -> TableRows:
 def run(config: RunConfig, rundir: RunDir, folder: Path) -> Rows:
     """Write `ar/` (adapted) and `av/` (as trained), both after joint RL if that is asked for: the
     pair that is evaluated and used."""
-    subject = load_subject(config.subject)
+    from nlakit.train.rl.learn import learn, learnt_rows
+
     adapted = folder / BEFORE_RL if config.rl else folder
-    rows, held_out = chosen_rows(rundir, config.pair)
-    if not (adapted / "av" / FILE).exists():  # written last
+    apart = set(learnt_rows(rundir, config.rl)[1].doc_ids) if config.rl else set()
+    rows, held_out = chosen_rows(rundir, config.pair, apart)
+    subject = load_subject(config.subject)
+    if not (adapted / "ar" / FILE).exists():  # written last
         adapt(config, rundir, folder, adapted, subject, rows, held_out)
     if config.rl:
-        from nlakit.train.rl.learn import learn
-
         learn(config, rundir, adapted, folder, subject)
     count = len(with_labels(rows, rundir, config.pair.label_share))
     return Rows(entered=count, kept=count)
@@ -129,7 +134,8 @@ def adapt(
     parent = rundir.manifest("ar")
     module.contract.nlakit.parent = f"ar:{parent.identity()}" if parent else None
     module.contract.nlakit.scores = {"held_out_av_texts": summary["last"]}
-    module.save(adapted / "ar")
-    copy_mean(rundir, adapted / "ar")
     copy_half(rundir.need("av"), adapted / "av")
     decoding_contract(config, rundir).write(adapted / "av" / FILE)
+    (adapted / "ar").mkdir(exist_ok=True)
+    copy_mean(rundir, adapted / "ar")
+    module.save(adapted / "ar")

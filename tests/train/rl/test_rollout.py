@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from nlakit.models.decode import Decoding, draw
 from nlakit.models.subject import Subject
 from nlakit.models.verbalizer import Verbalizer
 from nlakit.models.weights import merged_for_now
-from nlakit.train.rl.rollout import Rollouts, roll_out
+from nlakit.train.rl.rollout import Rollouts, roll_out, together
 from tests.conftest import FAMILIES, SMALL_LORA, D, build_contract
 
 HOW = Decoding(9, temperature=1.0)
@@ -32,19 +33,23 @@ def drawn(av: Verbalizer, vectors: np.ndarray, at_once: int = 64, merge: bool = 
     return roll_out(av, av.scaled(vectors), 3, HOW, [7, 1], at_once, merge)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "temperature"), [*((family, 1.0) for family in FAMILIES), ("gemma2", 0.6)]
+)
 def test_log_p_is_that_of_the_training_forward(
-    toy_subject: Callable[..., Subject], vectors: np.ndarray, family: str
+    toy_subject: Callable[..., Subject], vectors: np.ndarray, family: str, temperature: float
 ) -> None:
     av = build_av(toy_subject(family))
-    found = drawn(av, vectors[:4])
+    how = replace(HOW, temperature=temperature)
+    found = roll_out(av, av.scaled(vectors[:4]), 3, how, [7, 1], 64)
     assert len({tuple(one) for one in found.tokens}) > 8  # they differ
     injected = av.scaled(vectors[:4])
     marker = av.contract.tokens.injection_token_id
     known = [at for at, tokens in enumerate(found.tokens) if marker not in tokens]
     assert len(known) > 8
     with torch.no_grad():
-        again = -av.nll(injected[[at // 3 for at in known]], [found.tokens[at] for at in known])
+        told = [found.tokens[at] for at in known]
+        again = -av.nll(injected[[at // 3 for at in known]], told, temperature)
     own = torch.tensor([p for at in known for p in found.log_p[at]])
     torch.testing.assert_close(own, again, atol=2e-4, rtol=1e-4)
 
@@ -53,8 +58,10 @@ def test_a_text_depends_on_its_key_alone(
     toy_subject: Callable[..., Subject], vectors: np.ndarray
 ) -> None:
     av = build_av(toy_subject())
-    together, apart = drawn(av, vectors, 64), drawn(av, vectors, 3)
-    assert together.tokens == apart.tokens
+    together = drawn(av, vectors, 64)
+    for at_once in (3, 2, 1):  # fewer than are drawn of one vector
+        apart = drawn(av, vectors, at_once)
+        assert together.tokens == apart.tokens
     other = roll_out(av, av.scaled(vectors), 3, HOW, [7, 2], 64)
     assert other.tokens != together.tokens
 
@@ -115,3 +122,15 @@ def test_texts_without_their_tag_are_not_whole(
     av.close = [found.tokens[1][3]]  # a tag that the second text writes
     found = drawn(av, vectors[:2])
     assert found.whole[1] and found.tokens[1][-1:] == av.close
+
+
+def test_what_is_drawn_together_covers_every_text_once() -> None:
+    for count, samples, at_once in ((5, 3, 7), (5, 3, 3), (2, 5, 2), (1, 4, 100), (3, 1, 2)):
+        texts = []
+        for vectors, some in together(count, samples, at_once):
+            assert some.stop - some.start <= at_once
+            own = [text // samples for text in range(some.start, some.stop)]
+            assert sorted(set(own)) == list(range(vectors.start, vectors.stop))
+            assert len(own) % (vectors.stop - vectors.start) == 0
+            texts += range(some.start, some.stop)
+        assert texts == list(range(count * samples))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,14 @@ def build_loop(halves: Halves, folder: Path, config: RLConfig, **given: Any) -> 
     return JointLoop(
         halves, build_rows(12), build_rows(8, first=50), instruments, config, folder, 0, **given
     )
+
+
+class Pays:
+    """A reward that pays for something else besides."""
+
+    def __init__(self, rewarder: Any, worth: Callable[[Sequence[int]], float]) -> None:
+        self.rewarder, self.worth = rewarder, worth
+
+    def parts(self, rollouts: Any, *given: Any) -> dict[str, np.ndarray]:
+        planted = np.array([self.worth(tokens) for tokens in rollouts.tokens], dtype=float)
+        return self.rewarder.parts(rollouts, *given) | {"planted": planted}

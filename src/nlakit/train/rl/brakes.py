@@ -12,6 +12,7 @@ from nlakit.config.rl import BrakesConfig
 from nlakit.train.rl.instruments import CONTENT, Change
 
 WINDOW = 10  # steps over which the drawn texts are judged
+FEW = 8  # documents; fewer may all change alike by chance, and their interval then has no width
 
 SAID = {
     "shuffle_kept": "its sentences in another order are read worse: the order carries a code",
@@ -32,17 +33,19 @@ class Brake:
 
 
 def drawn_texts(records: Sequence[Mapping[str, Any]], limits: BrakesConfig) -> Brake | None:
-    """What the last ten steps show of the drawn texts, beside the first ten."""
+    """What the last ten steps show of the drawn texts, beside the first: the AV as it was."""
     known = [record for record in records if not record["skipped"]]
     if len(known) < WINDOW:
         return None
     recent = {name: _mean(known[-WINDOW:], name) for name in ("entropy", "truncated")}
     start = known[0]["entropy"]
+    at_first = known[0]["truncated"]
     if recent["truncated"] > limits.truncated:
         return Brake(
             "length",
             "texts fail or run to the limit instead of ending",
-            f"{recent['truncated']:.0%} of the texts of the last {WINDOW} steps",
+            f"{recent['truncated']:.0%} of the texts of the last {WINDOW} steps, at first "
+            f"{at_first:.0%}",
         )
     evidence = f"{recent['entropy']:.2f} nats a token over the last {WINDOW} steps, at first "
     evidence += f"{start:.2f}"
@@ -58,12 +61,13 @@ def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float:
 
 
 def held_out(changes: Mapping[str, Change | None], limits: BrakesConfig) -> Brake | None:
-    """What a measurement on held-out documents shows beside that before the first step."""
+    """What a measurement on held-out documents shows beside that before the first step, by
+    intervals for all measurements of the run together."""
     unique = changes["unique"]
     if unique and unique.now < limits.unique * unique.start:
         return Brake("alike", SAID["unique"], _told("unique", unique))
     live, frozen = changes["fve"], changes["frozen_fve"]
-    if live and frozen and live.mean > 0 and frozen.high < 0:
+    if live and frozen and live.mean > 0 and _surely(frozen):
         return Brake(
             "private code",
             "the live AR reads more and the frozen AR less: they agree on a code",
@@ -71,7 +75,7 @@ def held_out(changes: Mapping[str, Change | None], limits: BrakesConfig) -> Brak
         )
     for name in CONTENT:
         found = changes[name]
-        if found and found.high < 0 and found.mean < -limits.fall * abs(found.start):
+        if found and _surely(found) and found.mean < -limits.fall * abs(found.start):
             return Brake(name.replace("_", " "), SAID[name], _told(name, found))
     return None
 
@@ -80,6 +84,10 @@ def fallen(changes: Mapping[str, Change | None]) -> list[str]:
     """Content measures whose fall since the start has an interval below 0: the rule by which a
     checkpoint is not kept."""
     return [name for name in CONTENT if (found := changes[name]) is not None and found.high < 0]
+
+
+def _surely(found: Change) -> bool:
+    return found.documents >= FEW and found.high < 0
 
 
 def _told(name: str, found: Change) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nlakit.core.metrics import baseline, centred_cosine, fve_rows
 from nlakit.core.retrieval import WITHIN, hits, own
-from nlakit.core.statistics import derangement, estimate, paired_difference
+from nlakit.core.statistics import derangement, paired_difference
 from nlakit.core.text.claims import Source, check
 from nlakit.core.text.lists import repeated_items
 from nlakit.core.text.stats import has_loop
@@ -40,6 +40,7 @@ class Change:
     mean: float
     low: float
     high: float
+    documents: int
 
 
 class Instruments:
@@ -50,8 +51,8 @@ class Instruments:
     `empty_centred`, `other_centred`: floors under the live AR. `shuffle_centred`,
     `paraphrase_centred`: of the changed text under the live AR. `within_family`: whether the words
     find the row's document among those of its family. `claim_precision`: share of quotes, numbers,
-    names and words that the source has. `unique`, `empty`, `loop`, `repeated` (list items that
-    stand twice), `words`.
+    names and words that the source has; both NaN for a row without a source. `unique`, `empty`,
+    `loop`, `repeated` (list items that stand twice), `words`.
     """
 
     def __init__(
@@ -78,7 +79,10 @@ class Instruments:
         texts = self.texts = self.av.explain(self.rows.vectors, batch=self.batch)
         found = self._read(texts)
         copies = Counter(texts)
-        checked = [check(t, source) for t, source in zip(texts, self.sources, strict=True)]
+        checked = [
+            check(text, source) if source.words else []
+            for text, source in zip(texts, self.sources, strict=True)
+        ]
         return found | {
             "within_family": self.finds(texts),
             "claim_precision": np.array(
@@ -114,15 +118,17 @@ class Instruments:
 
 def finder(rows: TableRows) -> Callable[[Sequence[str]], Values]:
     """Whether a text finds the source of its row's document among those of its family, by tf-idf
-    of words: `(n,)`, NaN in a family of one document."""
+    of words: `(n,)`, NaN in a family of one document and without a source."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     longest: dict[str, str] = {}
     for name, source in zip(rows.doc_ids, rows.sources, strict=True):
-        longest[name] = max(longest.get(name, ""), source, key=len)
+        if source.strip():
+            longest[name] = max(longest.get(name, ""), source, key=len)
     family = dict(zip(rows.doc_ids, rows.families, strict=True))
     names = list(longest)
-    target = np.array([names.index(name) for name in rows.doc_ids])
+    known = [row for row, name in enumerate(rows.doc_ids) if name in longest]
+    target = np.array([names.index(rows.doc_ids[row]) for row in known])
     counter = TfidfVectorizer(sublinear_tf=True)
     try:
         candidates = counter.fit_transform(longest.values())
@@ -130,8 +136,11 @@ def finder(rows: TableRows) -> Callable[[Sequence[str]], Values]:
         return lambda texts: np.full(len(texts), np.nan)
 
     def found(texts: Sequence[str]) -> Values:
-        scores = (counter.transform(texts) @ candidates.T).toarray()
-        return own(hits(scores, [family[name] for name in names])[f"{WITHIN}top1"], target)
+        scores = (counter.transform([texts[row] for row in known]) @ candidates.T).toarray()
+        tops = hits(scores, [family[name] for name in names])[f"{WITHIN}top1"]
+        values = np.full(len(texts), np.nan)
+        values[known] = own(tops, target)
+        return values
 
     return found
 
@@ -149,20 +158,28 @@ def ratio(part: Values, whole: Values) -> float:
     return float(part.sum()) / total if total > 0 else float("nan")
 
 
-def change(measure: str, start: Rows, now: Rows, documents: Sequence[str]) -> Change | None:
+def change(
+    measure: str, start: Rows, now: Rows, documents: Sequence[str], looks: int = 1
+) -> Change | None:
     """How a measure of the same rows changed since the start; None where it has no value.
 
-    Rows are paired and documents drawn. For a ratio r = Σ part / Σ whole each row stands for
-    r + (part − r·whole) / mean(whole), whose mean is r (the delta method).
+    Rows are paired and documents drawn. looks: how often the change is looked at; the interval then
+    holds at all of them together in 95% of cases (Bonferroni). A text that claims nothing more
+    counts as 0 where that of the start claimed something.
+
+    For a ratio r = Σ part / Σ whole each row stands for r + (part − r·whole) / mean(whole), whose
+    mean is r (the delta method).
     """
     first, second = (_values(measure, rows) for rows in (start, now))
+    if measure == "claim_precision":
+        second = np.where(np.isnan(second) & ~np.isnan(first), 0.0, second)
     known = np.flatnonzero(~np.isnan(first) & ~np.isnan(second))
     if not len(known):
         return None
-    names = [documents[i] for i in known]
-    found = paired_difference(second[known], first[known], names)
-    before, after = (estimate(values[known], names).mean for values in (first, second))
-    return Change(before, after, found.mean, found.low, found.high)
+    names = [documents[i] for i in known.tolist()]
+    found = paired_difference(second[known], first[known], names, 1 - 0.05 / looks)
+    before, after = (float(values[known].mean()) for values in (first, second))
+    return Change(before, after, found.mean, found.low, found.high, found.documents)
 
 
 def _values(measure: str, rows: Rows) -> Values:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 
 from nlakit.config.sections import RLConfig
 from nlakit.files.rows import TableRows
@@ -68,20 +69,25 @@ class JointLoop(Loop):
         self.instruments = instruments
         self.av_optimizer = self._optimizer("av", halves.av)
         self.ar_optimizer = self._optimizer("ar", halves.ar)
-        budget = config.max_new_tokens or halves.av.decoding().max_new_tokens
         self.decoding = replace(
-            halves.av.decoding(),
-            max_new_tokens=budget,
+            halves.av.decoding(config.max_new_tokens),
             temperature=config.temperature,
             no_repeat_ngram=0,
             repetition_penalty=1.0,
         )
         self.mean = instruments.mean
         self.rewarder = Rewarder(
-            config.reward, halves.av, halves.ar, halves.start_ar, self.mean, budget, functional
+            config.reward,
+            halves.av,
+            halves.ar,
+            halves.start_ar,
+            self.mean,
+            self.decoding.max_new_tokens,
+            functional,
         )
         self.stopped: Brake | None = None
         self.start: Rows = self._started()
+        self.now: Rows = self.start
         self.kept: dict[str, dict[str, float]] = {}
 
     # --- one step
@@ -117,7 +123,7 @@ class JointLoop(Loop):
         skipped = policy["grad_norm"] is None or read["ar_grad_norm"] is None
         self.skipped += skipped
         record = {"step": step + 1, "lr": rate, "skipped": skipped, **policy, **read}
-        return record | drawn(rollouts, rewards, advantage) | paid(parts)
+        return record | self._shared(drawn(rollouts, rewards, advantage) | paid(parts))
 
     def _move_av(
         self,
@@ -144,7 +150,8 @@ class JointLoop(Loop):
             self.accelerator.backward(loss / count * optimizer.scale.factor)
             total["loss"] += float(loss.detach()) / count
             total["kl"] += kl / count
-        if config.label_weight and (told := [at for at, text in enumerate(labels) if text]):
+        told = [at for at, text in enumerate(labels) if text]
+        if config.label_weight and told:
             responses = [av.response_ids(labels[at], config.max_tokens) for at in told]
             anchor = config.label_weight * av.nll(injected[told], responses).mean()
             self.accelerator.backward(anchor * optimizer.scale.factor)
@@ -164,9 +171,10 @@ class JointLoop(Loop):
         config, device = self.settings, injected.device
         tokens = [rollouts.tokens[at] for at in picked]
         vectors = injected[[rollouts.vector_of[at] for at in picked]]
-        log_p = -self.halves.av.nll(vectors, tokens)
+        heat = config.temperature
+        log_p = -self.halves.av.nll(vectors, tokens, heat)
         with torch.no_grad():
-            start = -self.halves.start_av.nll(vectors, tokens)
+            start = -self.halves.start_av.nll(vectors, tokens, heat)
         drawn_at = torch.tensor([p for at in picked for p in rollouts.log_p[at]], device=device)
         lengths = torch.tensor([len(one) for one in tokens], device=device)
         weight = torch.tensor(advantage[picked], dtype=log_p.dtype, device=device)
@@ -225,39 +233,57 @@ class JointLoop(Loop):
         count = min(round(drawn_count * share / max(1 - share, 0.05)), len(self.gold))
         return self.gold.take(rng.choice(len(self.gold), size=count, replace=False).tolist())
 
+    def _shared(self, numbers: dict[str, float]) -> dict[str, float]:
+        """Means over the processes: all are to come to the same decision."""
+        if self.accelerator.num_processes == 1:
+            return numbers
+        values = torch.tensor(list(numbers.values()), device=self.halves.av.device)
+        means: Any = self.accelerator.reduce(values, reduction="mean")
+        return rounded(dict(zip(numbers, means.tolist(), strict=True)))
+
     # --- measurements, checkpoints, brakes
 
     def _started(self) -> Rows:
         """Measures before the first step, a value a row; as an earlier call of this stage found
         them, if it did."""
+        if not self.accelerator.is_main_process:
+            return self._told(None)
         file = self.folder / "start.json"
         if not file.exists():
             with torch.no_grad():
                 found = self.instruments.measure()
             atomic_write(file, as_json({k: _listed(v) for k, v in found.items()}) + "\n")
         data = json.loads(file.read_text(encoding="utf-8"))
-        return {name: np.array(values, dtype=np.float64) for name, values in data.items()}
+        return self._told({name: np.array(v, dtype=np.float64) for name, v in data.items()})
+
+    def _told(self, rows: Rows | None) -> Rows:
+        """What the main process measured, told to the others."""
+        told: list[Any] = broadcast_object_list([rows])
+        return told[0]
 
     def _measure(self) -> dict[str, float]:
-        now = self.instruments.measure()
-        self.changes = {name: self._change(name, now) for name in WATCHED}
-        found = summary(now)
-        self._keep(len(self.records) + 1, found)
+        main = self.accelerator.is_main_process
+        self.now = self._told(self.instruments.measure() if main else None)
+        found = summary(self.now)
         return {name: value for name, value in found.items() if not math.isnan(value)}
 
-    def _change(self, name: str, now: Rows) -> Change | None:
-        return change(name, self.start, now, self.instruments.rows.doc_ids)
+    def _changes(self, looks: int = 1) -> dict[str, Change | None]:
+        documents = self.instruments.rows.doc_ids
+        return {name: change(name, self.start, self.now, documents, looks) for name in WATCHED}
 
-    def _keep(self, step: int, found: dict[str, float]) -> None:
+    def _keep(self, step: int) -> None:
         """Keep the pair as it is, where it is the best so far: by its content, unless some of it
         has fallen, and by its FVE."""
-        gone = fallen(self.changes)
+        gone, found = fallen(self._changes()), summary(self.now)
         for rule, measure in BEST.items():
             best = self.kept[rule][measure]
             if found[measure] > best and not (rule == "content" and gone):
                 self._write_best(rule, step, found)
 
     def _write_best(self, rule: str, step: int, found: dict[str, float]) -> None:
+        self.kept[rule] = {"step": step, BEST[rule]: found[BEST[rule]]}
+        if not self.accelerator.is_main_process:
+            return
         parent = self.folder / "best"
         target, temporary = parent / rule, parent / f".{rule}.writing"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -265,7 +291,6 @@ class JointLoop(Loop):
         self.halves.ar.save(temporary / "ar")
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
-        self.kept[rule] = {"step": step, BEST[rule]: found[BEST[rule]]}
         atomic_write(self.folder / "kept.json", as_json(self.kept) + "\n")
 
     def _resume(self) -> int:
@@ -279,10 +304,14 @@ class JointLoop(Loop):
         return first
 
     def _ends(self, label: str, record: dict[str, Any]) -> bool:
-        self.stopped = drawn_texts(self.records, self.settings.brakes)
-        if self.stopped is None and "frozen_fve" in record:
-            self.stopped = held_out(self.changes, self.settings.brakes)
+        brakes, measured = self.settings.brakes, "frozen_fve" in record
+        self.stopped = drawn_texts(self.records, brakes)
+        if self.stopped is None and measured:
+            looks = math.ceil(self.settings.steps / self.settings.measure_every)
+            self.stopped = held_out(self._changes(looks), brakes)
         if self.stopped is None:
+            if measured:
+                self._keep(record["step"])
             return False
         kept = self.settings.keep
         say(

@@ -14,13 +14,17 @@ from nlakit.core.contract import FILE, read_contract
 from nlakit.core.prompts import document_ids
 from nlakit.errors import DataError
 from nlakit.files.rows import TableRows, read_mean, read_rows
+from nlakit.models.loading import MEAN_FILE
 from nlakit.models.reconstructor import Reconstructor
 from nlakit.models.steering.patch import Patcher
 from nlakit.models.subject import Subject, decoder_of
 from nlakit.models.verbalizer import Verbalizer
+from nlakit.models.weights import stored_weights
 from nlakit.run.folder import RunDir, file_sha256
+from nlakit.run.progress import say
 from nlakit.train.ar import enable_checkpointing
 from nlakit.train.loop import copy_half
+from nlakit.train.rl.brakes import FEW
 from nlakit.train.rl.instruments import Instruments
 from nlakit.train.rl.joint import Halves, JointLoop
 from nlakit.train.rl.reward import Functional
@@ -32,11 +36,15 @@ def learn(config: RunConfig, rundir: RunDir, adapted: Path, folder: Path, subjec
     """Train the pair in `adapted` further; `folder` gets the pair that the settings keep, its
     `rl/` the log, the measures at the start, and the best pairs by either rule.
 
-    Raises DataError with fewer vectors than one step takes.
+    Raises DataError with too few rows.
     """
     settings = config.rl
     assert settings is not None, "asked for by the caller"
     rows, held_out = learnt_rows(rundir, settings)
+    if (documents := len(set(held_out.doc_ids))) < FEW:
+        say(f"RL: {documents} documents held out; the brakes on them need {FEW}")
+    gold = read_rows(rundir, "ar")[0]
+    gold = gold.take([row for row, text in enumerate(gold.texts) if text.strip()])
     halves = load_halves(subject, adapted)
     if settings.gradient_checkpointing:
         enable_checkpointing(halves.av.model)
@@ -46,7 +54,6 @@ def learn(config: RunConfig, rundir: RunDir, adapted: Path, folder: Path, subjec
         halves.av, halves.ar, halves.start_ar, held_out, mean, settings.texts_at_once, config.seed
     )
     place = folder / FOLDER
-    gold = read_rows(rundir, "ar")[0]
     going_on = how_it_goes_on(subject, halves.av) if settings.reward.functional else None
     loop = JointLoop(halves, rows, gold, instruments, settings, place, config.seed, going_on)
     summary = loop.run("RL")
@@ -56,17 +63,22 @@ def learn(config: RunConfig, rundir: RunDir, adapted: Path, folder: Path, subjec
         halves.ar.save(source / "ar")
     else:
         source = place / "best" / settings.keep
+    said = said_of(settings, summary)
     for half in ("av", "ar"):
-        _take(source / half, adapted / half, folder / half, said_of(settings, summary))
+        for learnt in place.rglob(half):  # so that each can be used
+            shutil.copyfile(adapted / half / MEAN_FILE, learnt / MEAN_FILE)
+        _take(source / half, adapted / half, folder / half, said)
 
 
 def how_it_goes_on(subject: Subject, av: Verbalizer) -> Functional:
     """KL in nats of the subject's next token with reconstructions put back in place of the
-    activation that was read at the end of a source."""
+    activation that was read at the end of a source; 0 where there is none."""
     patcher = Patcher(subject.model, decoder_of(subject.model), av.contract.layer)
     how = av.contract.nlakit.special_tokens
 
     def diverged(source: str, made: NDArray[np.float32]) -> NDArray[np.float64]:
+        if not source:
+            return np.zeros(len(made))
         return patcher.effect(document_ids(subject.tokenizer, source, how), made).kl
 
     return diverged
@@ -87,13 +99,20 @@ def learnt_rows(rundir: RunDir, settings: RLConfig) -> tuple[TableRows, TableRow
     """Rows to learn on and rows to measure on, of different documents.
 
     The first of `rl` are held out; the rest of `rl`, then `ar`, are learnt on: the AV has not seen
-    their labels, so that it is as unsure there as it is on new rows.
+    their labels, so that it is as unsure there as it is on new rows. Raises DataError with fewer
+    vectors than one step takes, or nothing to measure on.
     """
     rl, ar = read_rows(rundir, "rl")[0], read_rows(rundir, "ar")[0]
     held_out = rl.head(min(settings.measure_rows, len(rl) // 2))
     documents = set(held_out.doc_ids)
-    fresh = rl.take([row for row, name in enumerate(rl.doc_ids) if name not in documents])
-    rows = fresh.join(ar)
+    if len(documents) < 2:
+        raise DataError(
+            "RL is measured on at least two documents",
+            found=f"{len(rl)} rows in the part rl, {len(documents)} documents in half of them",
+            do="use more documents, or a larger split.rl",
+        )
+    rows = rl.join(ar)
+    rows = rows.take([row for row, name in enumerate(rows.doc_ids) if name not in documents])
     rows = rows.head(settings.rows or len(rows))
     if len(rows) < settings.batch_rows:
         raise DataError(
@@ -121,9 +140,7 @@ def said_of(settings: RLConfig, summary: dict[str, Any]) -> dict[str, Any]:
 def _take(source: Path, before: Path, target: Path, said: dict[str, Any]) -> None:
     """Copy a half to where the stage's result lies; its contract names what it was before."""
     copy_half(source, target)
-    shutil.copyfile(before / "mean_unit.safetensors", target / "mean_unit.safetensors")
     contract = read_contract(before)
-    weights = next(iter(sorted(before.glob("*.safetensors"))))
-    contract.nlakit.parent = f"before RL:{file_sha256(weights)}"
+    contract.nlakit.parent = f"before RL:{file_sha256(stored_weights(before))}"
     contract.nlakit.scores = contract.nlakit.scores | {"rl": said}
     contract.write(target / FILE)

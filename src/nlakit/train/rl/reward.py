@@ -29,8 +29,8 @@ def worth(
     """Reward `(m,)` of reconstructions `(m, d)` of vectors `(m, d)`: −‖u − û‖², −log ‖u − û‖², or
     cos(u − ū, û − ū)."""
     if kind == "centred":
-        return centred_cosine(real, made, mean)
-    distance = 2 - 2 * cosine(real, made)
+        return centred_cosine(real, made, mean).astype(np.float64)
+    distance = (2 - 2 * cosine(real, made)).astype(np.float64)
     return -distance if kind == "mse" else -np.log(np.maximum(distance, CLOSEST))
 
 
@@ -83,10 +83,11 @@ class Rewarder:
 
     def _seen(self, rollouts: Rollouts, rng: np.random.Generator) -> list[str]:
         """What the ARs see of the texts: of some a random beginning."""
-        seen = list(rollouts.texts)
+        seen, tag = list(rollouts.texts), len(self.av.close)
         for at, tokens in enumerate(rollouts.tokens):
-            if rng.random() < self.settings.prefix_share and len(tokens) > 1:
-                seen[at] = self.av.text_of(tokens[: int(rng.integers(1, len(tokens)))])
+            said = len(tokens) - tag if rollouts.whole[at] else len(tokens)  # no cut inside the tag
+            if rng.random() < self.settings.prefix_share and said > 1:
+                seen[at] = self.av.text_of(tokens[: int(rng.integers(1, said))])
         return seen
 
     def _paid(

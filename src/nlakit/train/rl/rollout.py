@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -55,20 +55,17 @@ def roll_out(
 ) -> Rollouts:
     """Draw `samples` texts of each injected vector `(n, d)`, as many together as fit `at_once`.
 
-    The texts of a vector share its prompt's keys and values. `key` decides every draw: a text does
-    not depend on which others are drawn beside it.
+    Texts of a vector that are drawn together share its prompt's keys and values. `key` decides
+    every draw: a text does not depend on which others are drawn beside it.
     """
     state = np.random.SeedSequence(list(key)).generate_state(2, np.uint32)
     how = replace(decoding, seed=int(state[0]) << 31 | int(state[1]) >> 1)
     texts = [Text(how, row) for row in range(len(injected) * samples)]
-    each = max(at_once // samples, 1)
     av.eval()
     with merged_for_now(av.model) if merge else nullcontext():
         running = av.running()
-        for start in range(0, len(injected), each):
-            some = injected[start : start + each]
-            first = start * samples
-            av.begin(running, some, texts[first : first + len(some) * samples])
+        for vectors, some in together(len(injected), samples, at_once):
+            av.begin(running, injected[vectors], texts[some])
             while running.texts:
                 running.step()
     said = [av.text_of(text.ids) for text in texts]
@@ -83,3 +80,14 @@ def roll_out(
         said,
         np.array([bool(one) and end for one, end in zip(said, ends, strict=True)]),
     )
+
+
+def together(count: int, samples: int, at_once: int) -> Iterator[tuple[slice, slice]]:
+    """Which of `count` vectors, and which of all their texts, are drawn together: whole groups, or
+    a part of one that is larger than `at_once`."""
+    each = at_once // samples
+    for start in range(0, count, max(each, 1)):
+        vectors = slice(start, min(start + max(each, 1), count))
+        first, last = vectors.start * samples, vectors.stop * samples
+        for text in range(first, last, last - first if each else at_once):
+            yield vectors, slice(text, min(text + at_once, last))
