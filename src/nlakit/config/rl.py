@@ -55,7 +55,7 @@ class BrakesConfig(Section):
     fall: Share = Field(
         default=0.15,
         description="a content measure below its start by this share of it, with an interval "
-        "below 0",
+        "for all measurements together below 0, over 8 documents or more",
     )
 
 

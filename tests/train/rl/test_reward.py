@@ -94,6 +94,11 @@ def test_a_prefix_is_what_the_ar_sees() -> None:
     drawn = rollouts("right b c d", "right b c d")
     rewarder(live, live, prefix_share=1.0).parts(drawn, REAL[:1], [""], [3])
     assert live.seen and all(len(text.split()) < 4 for text in live.seen)
+    long = rollouts("right b c", "right b c")
+    for key in range(8):
+        live.seen.clear()
+        rewarder(live, live, prefix_share=1.0).parts(long, REAL[:1], [""], [key])
+        assert set(live.seen) == {"right"}  # a cut behind b would be one inside the tag
     live.seen.clear()
     rewarder(live, live).parts(drawn, REAL[:1], [""], [3])
     assert set(live.seen) == {"right b c d"}

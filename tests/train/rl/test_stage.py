@@ -24,21 +24,10 @@ from nlakit.run import pipeline
 from nlakit.run.folder import FOLDERS, RunDir, file_sha256
 from nlakit.train import pair
 from nlakit.train.rl.joint import JointLoop
-from nlakit.train.rl.learn import learn
+from nlakit.train.rl.learn import learn, learnt_rows
 from tests.commands import call
 from tests.conftest import toy_corpus, toy_settings
-
-RL: dict[str, Any] = {
-    "phases": [{"steps": 3, "lr": 0.01, "schedule": "constant", "warmup": 0}],
-    "batch_rows": 2,
-    "samples": 2,
-    "ar_samples": 1,
-    "measure_every": 2,
-    "measure_rows": 6,
-    "checkpoint_every": 1,
-    "max_tokens": 420,
-    "brakes": {"truncated": 1.0},  # texts of a toy never end by themselves
-}
+from tests.train.rl.toys import RL
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +168,6 @@ def test_too_few_rows_are_refused_before_anything_is_adapted(
 def test_documents_that_are_measured_on_are_neither_learnt_nor_adapted_on(
     finished: tuple[Path, RunConfig],
 ) -> None:
-    from nlakit.train.rl.learn import learnt_rows
-
     path, config = finished
     assert config.rl is not None
     rows, held_out = learnt_rows(RunDir(path), config.rl)

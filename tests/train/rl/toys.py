@@ -17,6 +17,18 @@ from nlakit.train.rl.joint import Halves, JointLoop
 from nlakit.train.rl.learn import load_halves
 from tests.conftest import D
 
+# Of a toy run.
+RL: dict[str, Any] = {
+    "phases": [{"steps": 3, "lr": 0.01, "schedule": "constant", "warmup": 0}],
+    "batch_rows": 2,
+    "samples": 2,
+    "ar_samples": 1,
+    "measure_every": 2,
+    "measure_rows": 6,
+    "checkpoint_every": 1,
+    "max_tokens": 420,
+    "brakes": {"truncated": 1.0},  # texts of a toy never end by themselves
+}
 WORDS = "whale tax garden engine psalm river ledger violin".split()
 
 
