@@ -22,7 +22,7 @@ from nlakit.evaluate.compare import Key, Side, compare, difference, is_headline
 from nlakit.publish.evaluation import read_side
 from nlakit.run.folder import git_commit
 from nlakit.train.rl.brakes import WINDOW
-from nlakit.train.rl.instruments import RETENTION, change
+from nlakit.train.rl.instruments import RETENTION, change, summary
 
 HELD_OUT = (
     "fve", "frozen_fve", "centred", "frozen_centred", "shuffle_kept", "paraphrase_kept",
@@ -46,12 +46,13 @@ def place(run: Path) -> Path:
 
 def curves(folder: Path) -> list[str]:
     """A line a measurement: held-out measures, and what was drawn in the steps before it."""
-    summary = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    start = json.loads((folder / "start.json").read_text(encoding="utf-8"))
+    first = summary({name: np.array(v, dtype=np.float64) for name, v in start.items()})
     log = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records: list[dict[str, Any]] = [json.loads(line) for line in log]
     heads = ("step", *HELD_OUT, *DRAWN)
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    cells = [f"{summary['start'].get(name, float('nan')):.3f}" for name in HELD_OUT]
+    cells = [f"{first[name]:.3f}" for name in HELD_OUT]
     lines.append(f"| 0 | {' | '.join([*cells, *[''] * len(DRAWN)])} |")
     for at, record in enumerate(records):
         if "frozen_fve" not in record:
@@ -60,11 +61,20 @@ def curves(folder: Path) -> list[str]:
         before = records[max(at - WINDOW + 1, 0) : at + 1]
         cells += [f"{np.mean([one[name] for one in before]):.3f}" for name in DRAWN]
         lines.append(f"| {record['step']} | {' | '.join(cells)} |")
-    kept = ", ".join(f"{rule}: step {one['step']}" for rule, one in summary["kept"].items())
-    stopped = summary["stopped"]
-    said = f"{stopped['says']} ({stopped['evidence']})" if stopped else "no brake"
-    return [*lines, "", f"Kept: {kept}. Stopped: {said}. Steps without a finite gradient: "
-            f"{summary['skipped_steps']}."]  # fmt: skip
+    return [*lines, "", ended(folder, records)]
+
+
+def ended(folder: Path, records: list[dict[str, Any]]) -> str:
+    """What became of a training."""
+    best = json.loads((folder / "kept.json").read_text(encoding="utf-8"))
+    kept = ", ".join(f"{rule}: step {one['step']}" for rule, one in best.items())
+    skipped = sum(one["skipped"] for one in records)
+    said = f"Best so far: {kept}. Steps without a finite gradient: {skipped} of {len(records)}."
+    file = folder / "training.json"
+    if not file.exists():
+        return f"{said} It was ended by hand before its last step."
+    stopped = json.loads(file.read_text(encoding="utf-8"))["stopped"]
+    return f"{said} " + (f"{stopped['says']} ({stopped['evidence']})." if stopped else "No brake.")
 
 
 def retained(first: Side, other: Side) -> list[str]:

@@ -16,6 +16,7 @@ import yaml
 
 from nlakit.run.folder import FOLDERS, RunDir
 from tests.conftest import toy_corpus, toy_settings
+from tests.train.rl.toys import RL
 
 KILLS = int(os.environ.get("NLAKIT_KILLS", "3"))
 
@@ -42,7 +43,7 @@ def test_killed_runs_end_like_an_uninterrupted_one(
     """NLAKIT_KILLS sets how often the run is killed."""
     corpus = toy_corpus(tmp_path / "corpus.jsonl")
     config = tmp_path / "toy.yaml"
-    settings = toy_settings(toy_folder("gemma3"), corpus)
+    settings = toy_settings(toy_folder("gemma3"), corpus, rl=RL)
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     started = time.monotonic()
     assert run_command(config, tmp_path / "whole").wait() == 0
