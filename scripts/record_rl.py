@@ -140,13 +140,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--command", required=True)
+    parser.add_argument("--note", default="", help="what a reader must know of how it ran")
     parser.add_argument("--before", type=Path)
     parser.add_argument("--live", type=Path)
     parser.add_argument("--frozen", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/results/rl.md"))
     given = parser.parse_args()
     lines = ["# Joint RL", "", f"- command: `{given.command}`", f"- {machine()}"]
-    lines += [f"- recorded at commit {git_commit()}", "", "What each column is: `docs/rl.md`. "]
+    lines += [f"- recorded at commit {git_commit()}", *([f"- {given.note}"] if given.note else [])]
+    lines += ["", "What each column is: `docs/rl.md`. "]
     lines[-1] += f"Drawn texts (from `{DRAWN[0]}` on): mean of the {WINDOW} steps before."
     for nth, run in enumerate(given.runs):
         lines += ["", f"## Run {nth + 1}: {run.name}", "", *curves(place(run))]
