@@ -57,6 +57,24 @@ def label_records(place: Path) -> None:
         (place / f"DIR/{part}.json").write_text(json.dumps(record), encoding="utf-8")
 
 
+def learnt(place: Path) -> None:
+    """What joint RL left, a step after its start."""
+    names = (
+        "fve frozen_fve centred frozen_centred shuffle_centred paraphrase_centred within_family "
+        "claim_precision unique repeated words"
+    ).split()
+    drawn = dict.fromkeys("reward_sum reward_spread entropy kl tokens truncated".split(), 0.5)
+    best = {"step": 1, "frozen_centred": 0.5}
+    (place / "RUN/rl").mkdir(parents=True)
+    for file, record in (
+        ("start.json", {measure: [0.5, 0.4] for measure in names}),
+        ("kept.json", {"content": best, "fve": best}),
+        ("training.json", {"stopped": None}),
+        ("metrics.jsonl", {"step": 1, "skipped": False} | drawn | dict.fromkeys(names, 0.5)),
+    ):
+        (place / "RUN/rl" / file).write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
 def surveyed(place: Path) -> None:
     words = ("--layers", "1,3", "--documents", "40", "--steps", "0", "--dtype", "float32")
     said = call("layers", "gemma-3-270m", "texts", *words, "--out", "runs/layers")
@@ -177,6 +195,10 @@ TOYS: dict[str, Toy | str] = {
     "scripts/record_recurrence.py": Toy(
         ("runs/full", "--name", "toy", "--command", "c"),
         writes=("docs/results/recurrence.md", "docs/results/recurrence.json"), prepare=in_full,
+    ),
+    "scripts/record_rl.py": Toy(
+        ("RUN", "--command", "c", "--before", "eval", "--live", "eval"),
+        writes=("docs/results/rl.md",), prepare=learnt,
     ),
     "scripts/record_result.py": Toy(
         ("runs/demo", "--command", "c"), writes=("docs/results/demo.md",)
