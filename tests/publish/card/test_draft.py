@@ -181,6 +181,6 @@ def test_the_pair_in_the_box(tmp_path: Path) -> None:
     push("demo", str(tmp_path / "box"), send=True)
     text = (tmp_path / "box" / "README.md").read_text(encoding="utf-8")
     assert "## Verdict: content-sensitive" in text
-    assert "| AV text | 0.409 [0.328, 0.476] | 0.654 [0.631, 0.676] |" in text
+    assert "| AV text | 0.500 [0.427, 0.559] | 0.709 [0.690, 0.727] |" in text
     assert (tmp_path / "box" / "NOTICE").exists()
     assert (tmp_path / "box" / "av" / FILE).exists()
