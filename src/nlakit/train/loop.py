@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def trend(losses: Sequence[float]) -> dict[str, float | bool]:
     return {"slope": float(slope), "r2": float(r2), "descending": descending}
 
 
-class Loop:
+class Loop(ABC):
     """Steps in a stage folder with measurements and checkpoints; `run` resumes from the newest
     checkpoint there. What a step is, each training says itself."""
 
@@ -138,18 +139,18 @@ class Loop:
         )
         return self.optimizers[name]
 
+    @abstractmethod
     def _step(self, step: int) -> dict[str, Any]:
         """The step of this 0-based number; its record has `step`, counted from 1, `loss` and
         `skipped`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _measure(self) -> dict[str, float]:
         """Measures on held-out documents."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _ends(self, label: str, record: dict[str, Any]) -> bool:
         """Whether the training is over before its last step."""
-        raise NotImplementedError
 
     def run(self, label: str) -> dict[str, Any]:
         """Train to the last step; returns the summary that goes into `training.json`.
