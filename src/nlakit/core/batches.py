@@ -23,3 +23,9 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]
         batch.append(index)
     if batch:
         yield batch
+
+
+def labels_beside(texts: int, share: float) -> int:
+    """How many labelled rows stand beside so many other texts, so that they make up `share` of the
+    whole; at most 20 times as many."""
+    return round(texts * share / max(1 - share, 0.05))

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from nlakit.config.sections import PairConfig, RunConfig
+from nlakit.core.batches import labels_beside
 from nlakit.core.contract import FILE, Contract, read_contract
 from nlakit.files.rows import TableRows, read_mean, read_rows
 from nlakit.files.text import as_json, read_jsonl
@@ -81,7 +82,7 @@ def _write_lines(file: Path, row_ids: Sequence[str], texts: Sequence[str]) -> No
 
 def with_labels(rows: TableRows, rundir: RunDir, share: float) -> TableRows:
     """`rows` plus rows of `ar` with their labels, which make up `share` of the whole."""
-    count = round(len(rows) * share / max(1 - share, 0.05))
+    count = labels_beside(len(rows), share)
     ar = read_rows(rundir, "ar")[0]
     return rows.join(ar.take(range(max(len(ar) - count, 0), len(ar))))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from nlakit.config.sections import RLConfig, RunConfig, TrainConfig
 from nlakit.core import memory
-from nlakit.core.batches import padded
+from nlakit.core.batches import labels_beside, padded
 from nlakit.core.memory import Block, Model, Precision
 from nlakit.models.lora import TARGETS
 from nlakit.models.precision import settled
@@ -285,7 +285,7 @@ class Budgets:
         vectors = min(max(settings.texts_at_once // samples, 1), count)
         drawing = held | {"merged weights": merged * precision.weight if dense else 0}
         share, texts = settings.gold_share, settings.texts_per_pass
-        read = count + round(count * share / max(1 - share, 0.05))
+        read = count + labels_beside(count, share)
 
         def learning(which: int, tokens: int) -> dict[str, float]:
             return memory.training_activations(

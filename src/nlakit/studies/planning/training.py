@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nlakit.config.sections import RLConfig, RunConfig, TrainConfig
 from nlakit.core import flops
+from nlakit.core.batches import labels_beside
 from nlakit.core.memory import tensors_trained
 from nlakit.studies.planning.calibrate import Calibration
 from nlakit.train.loop import KEEP_CHECKPOINTS
@@ -134,8 +135,7 @@ def _reading(
     reward, rows = settings.reward, settings.batch_rows
     paying = (reward.frozen_share < 1) + (reward.frozen_share > 0)
     paying += bool(reward.shuffle) + bool(reward.functional)
-    share = settings.gold_share
-    gold = min(round(rows * share / max(1 - share, 0.05)), ar_rows)
+    gold = min(labels_beside(rows, settings.gold_share), ar_rows)
     learnt = settings.ar_samples * (rows + gold)
     cost = rows * settings.samples * paying * flops.forward(shape, depth, [length], rank)
     return learnt * length, cost + learnt * flops.lora_step(shape, depth, [length], rank)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nlakit.core.metrics import baseline, centred_cosine, fve_rows
 from nlakit.core.retrieval import WITHIN, hits, own
-from nlakit.core.statistics import derangement, paired_difference
+from nlakit.core.statistics import derangement, paired_difference, ratio_rows
 from nlakit.core.text.claims import Source, check
 from nlakit.core.text.lists import repeated_items
 from nlakit.core.text.stats import has_loop
@@ -167,8 +167,7 @@ def change(
     holds at all of them together in 95% of cases (Bonferroni). A text that claims nothing more
     counts as 0 where that of the start claimed something.
 
-    For a ratio r = Σ part / Σ whole each row stands for r + (part − r·whole) / mean(whole), whose
-    mean is r (the delta method).
+    For a ratio each row stands for its value in `ratio_rows`.
     """
     first, second = (_values(measure, rows) for rows in (start, now))
     if measure == "claim_precision":
@@ -186,5 +185,5 @@ def _values(measure: str, rows: Rows) -> Values:
     part = RETENTION.get(measure)
     if part is None:
         return rows[measure]
-    r = ratio(rows[part], rows["centred"])
-    return r + (rows[part] - r * rows["centred"]) / rows["centred"].mean()
+    whole = rows["centred"]
+    return ratio_rows(rows[part], whole) if whole.sum() > 0 else np.full(len(whole), np.nan)

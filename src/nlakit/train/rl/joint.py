@@ -16,6 +16,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from nlakit.config.sections import RLConfig
+from nlakit.core.batches import labels_beside
 from nlakit.files.rows import TableRows
 from nlakit.files.text import as_json
 from nlakit.models.reconstructor import Reconstructor
@@ -229,8 +230,7 @@ class JointLoop(Loop):
         }
 
     def _gold(self, drawn_count: int, rng: np.random.Generator) -> TableRows:
-        share = self.settings.gold_share
-        count = min(round(drawn_count * share / max(1 - share, 0.05)), len(self.gold))
+        count = min(labels_beside(drawn_count, self.settings.gold_share), len(self.gold))
         return self.gold.take(rng.choice(len(self.gold), size=count, replace=False).tolist())
 
     def _shared(self, numbers: dict[str, float]) -> dict[str, float]:
